@@ -1,0 +1,29 @@
+"""Configuration as data: frozen, validated once, with every default in one place."""
+
+from tlkit.config.data import Columns, DataConfig, Split
+from tlkit.config.head import HeadConfig, Task
+from tlkit.config.load import LoadedConfig, dump, load_config, read_yaml, to_yaml, validate
+from tlkit.config.plan import PLANS, PlanSpec, StageSpec
+from tlkit.config.preprocessing import PreprocessingConfig
+from tlkit.config.run import RunConfig
+from tlkit.config.training import TrainingConfig
+
+__all__ = [
+    "PLANS",
+    "Columns",
+    "DataConfig",
+    "HeadConfig",
+    "LoadedConfig",
+    "PlanSpec",
+    "PreprocessingConfig",
+    "RunConfig",
+    "Split",
+    "StageSpec",
+    "Task",
+    "TrainingConfig",
+    "dump",
+    "load_config",
+    "read_yaml",
+    "to_yaml",
+    "validate",
+]

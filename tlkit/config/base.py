@@ -1,0 +1,11 @@
+"""What every part of the config has in common."""
+
+from __future__ import annotations
+
+import pydantic
+
+
+class Options(pydantic.BaseModel):
+    """A frozen record of options: unknown keys are errors, and defaults live here only."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

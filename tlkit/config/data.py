@@ -1,0 +1,50 @@
+"""Which examples a run uses, and how they are split."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pydantic
+
+from tlkit.config.base import Options
+
+Share = Annotated[float, pydantic.Field(ge=0.0, lt=1.0)]
+
+
+class Columns(Options):
+    """The columns of a table (CSV, Parquet or DataFrame) that hold the examples."""
+
+    path: str = "path"
+    """Column of picture paths, absolute or relative to the table's folder."""
+    label: str | tuple[str, ...] = "label"
+    """One label column, or several (0/1 columns for `multilabel`, numbers for `regress`)."""
+
+
+class Split(Options):
+    """Shares of the three splits, used where the source does not bring its own."""
+
+    validation: Share = 0.15
+    """Share of all examples. Stratified by label (by quantile for numbers)."""
+    test: Share = 0.15
+    """Share of all examples. 0 leaves out the test split."""
+    group_by: str | None = None
+    """A column of the table; examples that share its value stay in one split."""
+    stratify_by: str | None = None
+    """A column of the table to stratify by, instead of the label."""
+
+    @pydantic.model_validator(mode="after")
+    def _leaves_something_to_train(self) -> Split:
+        if self.validation + self.test >= 1.0:
+            raise ValueError(f"validation + test must be below 1, received {self.validation} + {self.test}")
+        return self
+
+
+class DataConfig(Options):
+    source: str | None = None
+    """A folder of class folders, a folder of split folders, a CSV or Parquet table, or a sample's name."""
+    columns: Columns = Columns()
+    split: Split = Split()
+    max_bad: Share = 0.05
+    """Largest share of unreadable examples that a run accepts; they are listed and left out."""
+    memory: Annotated[float, pydantic.Field(ge=0.0)] = 2.0
+    """Memory for decoded pictures, in GiB. When they do not fit, each epoch decodes them again."""

@@ -1,0 +1,44 @@
+"""What is attached on top of the backbone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from tlkit.config.base import Options
+
+NonNegative = Annotated[float, pydantic.Field(ge=0.0)]
+Task = Literal["classify", "multilabel", "regress"]
+Activation = Literal["relu", "gelu", "tanh", "sigmoid", "silu", "elu", "selu", "linear"]
+Initializer = Literal[
+    "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", "zeros"
+]
+Loss = Literal["auto", "cross_entropy", "focal", "mse", "mae", "huber"]
+
+
+class HeadConfig(Options):
+    pooling: Literal["avg", "max", "avg_max"] = "avg"
+    """How the feature map becomes a vector; `avg_max` joins both."""
+    hidden_units: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = ()
+    """Widths of dense layers between the pooled features and the output."""
+    activation: Activation = "relu"
+    """Activation of the hidden layers. The output layer gives logits or values."""
+    dropout: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.2
+    """Dropout rate before each dense layer."""
+    initializer: Initializer = "glorot_uniform"
+    l1: NonNegative = 0.0
+    """L1 penalty on the kernels of the dense layers."""
+    l2: NonNegative = 0.0
+    """L2 penalty on the kernels of the dense layers."""
+    loss: Loss = "auto"
+    """`auto`: cross-entropy for labels, mean squared error for numbers."""
+    focal_gamma: NonNegative = 2.0
+    """Focusing parameter of the focal loss (Lin et al., arXiv:1708.02002)."""
+    huber_delta: Annotated[float, pydantic.Field(gt=0.0)] = 1.0
+    """Where the Huber loss turns from squared to absolute, in standard deviations of the target."""
+    label_smoothing: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.0
+    class_weight: Literal["none", "balanced"] | dict[str, NonNegative] = "none"
+    """`balanced` weighs each class by n / (classes × count); a table names every class."""
+    standardize: bool = True
+    """Regression only: train on targets with zero mean and unit variance; predictions are in the target's unit."""
