@@ -1,0 +1,42 @@
+"""The graph of a functional model: its calls, in an order in which every call follows what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer (or operation) inside a model."""
+
+    operation: Any
+    inputs: tuple[keras.KerasTensor, ...]
+    outputs: tuple[keras.KerasTensor, ...]
+
+
+def calls_of(model: keras.Model) -> tuple[Call, ...]:
+    """The calls that lead from the inputs of a functional model to its outputs, inputs first."""
+    calls: dict[int, Call] = {}
+    waiting: list[tuple[Any, bool]] = [(_node(tensor), False) for tensor in reversed(model.outputs)]
+    ends = {id(tensor) for tensor in model.inputs}
+    while waiting:
+        node, needs_met = waiting.pop()
+        if id(node) in calls:
+            continue
+        inputs = tuple(node.input_tensors)
+        if needs_met or all(id(tensor) in ends for tensor in node.output_tensors):
+            calls[id(node)] = Call(node.operation, inputs, tuple(node.output_tensors))
+            continue
+        waiting.append((node, True))
+        waiting += [(_node(tensor), False) for tensor in reversed(inputs)]
+    return tuple(calls.values())
+
+
+def _node(tensor: keras.KerasTensor) -> Any:
+    # Private: layer.input and layer.output, the public way, raise for a layer that was called twice, and
+    # name the inner tensors of a nested model. Tried on Keras 3.15.1.
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]

@@ -1,0 +1,52 @@
+"""A backbone from a saved Keras model on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+
+from tlkit.backbones.graph import calls_of
+from tlkit.errors import ConfigError, FetchError
+from tlkit.zoo.source import FileSource
+
+
+def load_keras_file(source: FileSource, path: Path, image_size: int) -> keras.Model:
+    """The part of a `.keras` model from its input up to its last 4-D tensor, or `source.output`.
+
+    `safe_mode` stays on: a file that holds Python code is refused. Raises FetchError when Keras cannot
+    open the file, ConfigError when it has no feature map or takes pictures of another size.
+    """
+    if path.suffix != ".keras":
+        raise ConfigError(f"A file source is a .keras model or .weights.h5, received {path.name!r}")
+    try:
+        whole = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise FetchError(f"{path} cannot be opened as a Keras model: {_first_line(error)}") from error
+    model = _up_to_map(whole, source.output, path)
+    if len(model.inputs) != 1 or model.inputs[0].shape[1:] not in _accepted(image_size):
+        shapes = [tuple(tensor.shape) for tensor in model.inputs]
+        raise ConfigError(f"{path} takes inputs of shape {shapes}, not pictures of {image_size} pixels")
+    return model
+
+
+def _up_to_map(model: keras.Model, output: str | None, path: Path) -> keras.Model:
+    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
+        raise ConfigError(f"{path} is not a functional Keras model: it cannot be cut below its head")
+    for call in reversed(calls_of(model)):
+        if call.operation.name == output or (
+            output is None and len(call.outputs[0].shape) == 4 and call.inputs
+        ):
+            nested = isinstance(call.operation, keras.Model) and call.inputs == tuple(model.inputs)
+            return call.operation if nested else keras.Model(model.inputs, call.outputs[0], name=model.name)
+    raise ConfigError(
+        f"{path} has no {'layer ' + repr(output) if output else '4-D tensor'} to take features from"
+    )
+
+
+def _accepted(size: int) -> tuple[tuple[int | None, ...], ...]:
+    return ((size, size, 3), (None, None, 3))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

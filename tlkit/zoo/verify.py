@@ -1,0 +1,37 @@
+"""Check what the cache folder holds against the hashes in the zoo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from tlkit.zoo.entry import ZooEntry
+from tlkit.zoo.fetch import cached_path, hash_of_file, is_intact
+from tlkit.zoo.registry import entries
+from tlkit.zoo.source import FileSource, WheelSource
+
+Status = Literal["ok", "damaged", "not fetched", "kept by Keras"]
+
+
+def verify(chosen: Iterable[ZooEntry] | None = None) -> dict[str, Status]:
+    """The state of every entry's weights on this machine, by name. Reads files; downloads nothing.
+
+    "ok": there, with the right hash. "damaged": there, with another hash; loading fetches it again.
+    "not fetched": not there yet. "kept by Keras": keras.applications downloads and checks them itself.
+    """
+    return {entry.name: _status(entry) for entry in (entries() if chosen is None else chosen)}
+
+
+def _status(entry: ZooEntry) -> Status:
+    source = entry.source
+    if isinstance(source, WheelSource):
+        if not cached_path(source).exists():
+            return "not fetched"
+        return "ok" if is_intact(source) else "damaged"
+    if isinstance(source, FileSource):
+        path = Path(source.path).expanduser()
+        if not path.is_file():
+            return "not fetched"
+        return "ok" if source.sha256 in (None, hash_of_file(path)) else "damaged"
+    return "kept by Keras"
