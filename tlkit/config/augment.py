@@ -1,0 +1,199 @@
+"""Which random changes training pictures go through: a policy's name, `none`, or a list of augmentations.
+
+Names and arguments are those of Keras's own layers (`random_flip` is `keras.layers.RandomFlip`). In a list
+each item is a name, or a name with its options: `[random_flip, {random_rotation: {factor: 0.05}}]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+
+from tlkit.config.base import Options
+from tlkit.errors import suggest
+
+FillMode = Literal["reflect", "constant", "wrap", "nearest"]
+Share = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+Signed = Annotated[float, pydantic.Field(ge=-1.0, le=1.0)]
+ZoomBound = Annotated[float, pydantic.Field(gt=-1.0, le=1.0)]
+
+
+class Augmentation(Options):
+    """One random change. A number `f` as a factor stands for the range from `-f` to `f`."""
+
+    name: ClassVar[str]
+
+    @pydantic.model_serializer(mode="wrap")
+    def _by_name(self, options: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {self.name: options(self)}
+
+    @pydantic.model_validator(mode="after")
+    def _ranges_ascend(self) -> Augmentation:
+        for field, value in self:
+            if isinstance(value, tuple) and value[0] > value[1]:
+                raise ValueError(f"{field} must go from low to high, received {list(value)}")
+        return self
+
+
+class _Moving(Augmentation):
+    fill_mode: FillMode = "reflect"
+    """What appears where the picture was moved away."""
+    fill_value: Annotated[float, pydantic.Field(ge=0.0, le=255.0)] = 0.0
+    """Grey level (0–255) for `fill_mode: constant`."""
+
+
+class RandomFlip(Augmentation):
+    name: ClassVar[str] = "random_flip"
+    mode: Literal["horizontal", "vertical", "horizontal_and_vertical"] = "horizontal_and_vertical"
+    """Each way that is named is drawn on its own, with even chances (Keras 3.15 draws once for both)."""
+
+
+class RandomRotation(_Moving):
+    name: ClassVar[str] = "random_rotation"
+    factor: Signed | tuple[Signed, Signed] = 0.05
+    """Shares of a full turn; positive is counter-clockwise."""
+
+
+class RandomZoom(_Moving):
+    name: ClassVar[str] = "random_zoom"
+    height_factor: ZoomBound | tuple[ZoomBound, ZoomBound] = 0.1
+    """Positive zooms out, negative zooms in."""
+    width_factor: ZoomBound | tuple[ZoomBound, ZoomBound] | None = None
+    """None: the width follows the height."""
+
+
+class RandomTranslation(_Moving):
+    name: ClassVar[str] = "random_translation"
+    height_factor: Signed | tuple[Signed, Signed] = 0.1
+    """Shares of the height; positive is downwards."""
+    width_factor: Signed | tuple[Signed, Signed] = 0.1
+    """Shares of the width; positive is to the right."""
+
+
+class RandomCrop(Augmentation):
+    """A random square of the picture, scaled back to the picture's size."""
+
+    name: ClassVar[str] = "random_crop"
+    scale: tuple[Annotated[float, pydantic.Field(gt=0.0, le=1.0)], Share] = (0.6, 1.0)
+    """Lowest and highest share of the picture's area that is kept."""
+
+
+class RandomContrast(Augmentation):
+    name: ClassVar[str] = "random_contrast"
+    factor: Share | tuple[Share, Share] = 0.1
+    """Two numbers `a, b`: contrast from `1 - a` to `1 + b`, about the mean of each channel."""
+
+    @pydantic.model_validator(mode="after")
+    def _ranges_ascend(self) -> RandomContrast:
+        return self  # its two numbers are not a range: each is a distance from 1
+
+
+class RandomBrightness(Augmentation):
+    name: ClassVar[str] = "random_brightness"
+    factor: Signed | tuple[Signed, Signed] = 0.1
+    """Shares of the full range of 0–255 that are added."""
+
+
+class GaussianNoise(Augmentation):
+    name: ClassVar[str] = "gaussian_noise"
+    stddev: Annotated[float, pydantic.Field(ge=0.0, le=255.0)] = 5.0
+    """In grey levels (0–255)."""
+
+
+class RandAugment(Augmentation):
+    """Cubuk et al., arXiv:1909.13719, with the operations of Keras's layer."""
+
+    name: ClassVar[str] = "rand_augment"
+    num_ops: Annotated[int, pydantic.Field(ge=1, le=11)] = 2
+    factor: Share = 0.5
+    """Strength of each operation."""
+
+
+AUGMENTATIONS: dict[str, type[Augmentation]] = {
+    kind.name: kind
+    for kind in (
+        RandomFlip,
+        RandomRotation,
+        RandomZoom,
+        RandomTranslation,
+        RandomCrop,
+        RandomContrast,
+        RandomBrightness,
+        GaussianNoise,
+        RandAugment,
+    )
+}
+
+POLICIES: dict[str, tuple[Augmentation, ...]] = {
+    "none": (),
+    "flip_horizontal": (RandomFlip(mode="horizontal"),),
+    "flips": (RandomFlip(),),
+    "default": (
+        RandomFlip(mode="horizontal"),
+        RandomRotation(factor=0.03),
+        RandomZoom(height_factor=0.1),
+        RandomContrast(factor=0.1),
+    ),
+}
+
+Augment = str | tuple[pydantic.SerializeAsAny[Augmentation], ...]
+
+
+def parse_augment(value: Any) -> Any:
+    """A policy's name as it is, a list as a tuple of options objects. Raises ValueError with all mistakes."""
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        if value in POLICIES:
+            return value
+        if value not in AUGMENTATIONS:
+            raise ValueError(f"unknown policy {value!r}.{suggest(value, POLICIES)} A list of augmentations is one, too.")
+        value = [value]
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a policy's name, none, or a list of augmentations, received {value!r}")
+    parsed, mistakes = [], []
+    for number, item in enumerate(value):
+        try:
+            parsed += _parse_item(item)
+        except pydantic.ValidationError as error:
+            mistakes += [f"item {number}, {_describe(problem, item)}" for problem in error.errors()]
+        except ValueError as error:
+            mistakes.append(f"item {number}: {error}")
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
+    return tuple(parsed)
+
+
+def resolve_augment(spec: str | tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
+    """The augmentations that a parsed value stands for, in the order in which they are applied."""
+    return POLICIES[spec] if isinstance(spec, str) else spec
+
+
+def _parse_item(item: Any) -> list[Augmentation]:
+    if isinstance(item, Augmentation):
+        return [item]
+    if isinstance(item, str):
+        item = {item: {}}
+    if not isinstance(item, Mapping) or not item:
+        raise ValueError(f"must be a name, or a name with its options, received {item!r}")
+    unknown = [name for name in item if name not in AUGMENTATIONS]
+    if unknown:
+        raise ValueError(f"unknown augmentation {unknown[0]!r}.{suggest(str(unknown[0]), AUGMENTATIONS)}")
+    return [AUGMENTATIONS[name].model_validate(options or {}) for name, options in item.items()]
+
+
+def _describe(problem: Any, item: Any) -> str:
+    name = problem["ctx"].get("name", "") if "ctx" in problem else ""
+    name = name or next(iter(item), "")
+    option = str(problem["loc"][0]) if problem["loc"] else ""
+    path = f"{name}.{option}" if option else str(name)
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: unknown option.{suggest(option, AUGMENTATIONS[name].model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path}: {message[:1].lower()}{message[1:]}" + (
+        "" if "received" in message else f", received {problem['input']!r}"
+    )
