@@ -1,0 +1,199 @@
+"""The run folder: where each file of a run is, how a run's folder is made, and how far the run is."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from tlkit.errors import ConfigError, StorageError
+from tlkit.results.record import Result
+from tlkit.results.writing import storage_error, write_json, writing_folder
+
+Status = Literal["running", "complete", "interrupted", "failed"]
+STATUSES = ("running", "complete", "interrupted", "failed")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run. `result.json` is written last: where it is, the run is complete."""
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls, out: str | Path | None, data_name: str, backbone: str, overwrite: bool = False
+    ) -> RunFolder:
+        """Make the folder of a new run, with `state.json` in it.
+
+        Args:
+            out: Where; None: `runs/<data_name>-<backbone>-<n>` with the next free number.
+            data_name: The sample's name, or the path of the data; its last part is used.
+            backbone: The zoo entry's name, or an earlier run's folder; its last part is used.
+            overwrite: Replace an earlier run. The old folder goes only when the new one is in its place, and
+                only a folder that holds a run is ever replaced.
+
+        Raises:
+            StorageError: The folder is not empty, is not a run, or cannot be made.
+        """
+        if out is None:
+            return cls(_next_folder(Path("runs"), f"{_slug(data_name)}-{_slug(backbone)}")).start()
+        path = Path(out).expanduser()
+        if not path.name:
+            path = path.resolve()
+        with writing_folder(path, overwrite=overwrite, replaceable=is_run) as temporary:
+            cls(temporary).start()
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The folder of an existing run, complete or not.
+
+        Raises:
+            ConfigError: There is no run at `path`.
+        """
+        path = Path(path).expanduser()
+        if not path.is_dir():
+            raise ConfigError(
+                f"{path} is not a run folder: {'it is a file' if path.exists() else 'no such folder'}."
+            )
+        if not is_run(path):
+            raise ConfigError(f"{path} is not a run folder: it has no state.json of a run. See: tlkit runs")
+        return cls(path)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def zoo_entry(self) -> Path:
+        return self.path / "zoo_entry.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.csv"
+
+    @property
+    def data_report(self) -> Path:
+        return self.path / "data_report.csv"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.csv"
+
+    @property
+    def outputs(self) -> Path:
+        return self.path / "outputs.npz"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.keras"
+
+    @property
+    def stages(self) -> Path:
+        return self.path / "stages"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    def start(self) -> RunFolder:
+        self.write_state("running")
+        return self
+
+    def write_state(self, status: Status, stage: str | None = None) -> None:
+        """Note how far the run is. `stage` is the one that runs, or ran last; `updated` is UTC."""
+        updated = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.state, {"status": status, "stage": stage, "updated": updated})
+
+    def read_state(self) -> dict[str, Any]:
+        """`{"status", "stage", "updated"}`.
+
+        Raises:
+            ConfigError: There is none, or it is not what a run writes.
+        """
+        state = read_json(self.state)
+        if state.get("status") not in STATUSES:
+            raise ConfigError(f"{self.state}: no run wrote this (status {state.get('status')!r}).")
+        return state
+
+    def complete(self, result: Result) -> None:
+        """Write `result.json`: the run's last step."""
+        stage = result.stages[-1].name if result.stages else None
+        self.write_state("complete", stage)
+        write_json(self.result, result.to_dict())
+
+    @property
+    def is_complete(self) -> bool:
+        return self.result.is_file()
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run wrote this folder: a `state.json` with a status that only runs have."""
+    try:
+        RunFolder(path).read_state()
+    except (ConfigError, StorageError):
+        return False
+    return True
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        StorageError: The file cannot be read.
+        ConfigError: It does not hold a JSON object.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid JSON ({error}).") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a JSON object, received {type(tree).__name__}.")
+    return tree
+
+
+def _next_folder(parent: Path, stem: str) -> Path:
+    """Make `<parent>/<stem>-<n>`. `mkdir` decides between two runs that want the same number."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        taken = [re.fullmatch(rf"{re.escape(stem)}-(\d+)", path.name) for path in parent.iterdir()]
+        number = max((int(match[1]) for match in taken if match), default=0)
+        while True:
+            number += 1
+            path = parent / f"{stem}-{number}"
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise storage_error(parent / f"{stem}-…", error) from error
+
+
+def _slug(name: str) -> str:
+    """The last part of a path or a name, without its suffix, with what file names tolerate everywhere."""
+    stem = Path(name).name or Path(name).resolve().name
+    stem = re.sub(r"\.(csv|parquet|yaml)$", "", stem, flags=re.IGNORECASE)
+    return re.sub(r"[^\w.-]+", "_", stem).strip("._-")[:60] or "data"
