@@ -54,7 +54,7 @@ def writing_folder(
         path: The folder to make. It may exist when it is empty.
         overwrite: Let it replace a folder that is not empty. The old one is removed after the new one is in
             its place, and comes back if that fails.
-        replaceable: Whether a folder may be overwritten; protects folders that hold something else. None: any.
+        replaceable: Whether a folder may be overwritten: protects those that hold something else. None: any.
 
     Raises:
         StorageError: It is not empty, not replaceable, or cannot be written. What was there is untouched.
