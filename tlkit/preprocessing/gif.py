@@ -1,0 +1,90 @@
+"""The first frame of a GIF, with what is transparent in it made white, inside the graph."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tlkit.preprocessing.file_bytes import bytes_at, length_of, little_endian, one_byte, replace_at, slice_at
+
+_EXTENSION, _GRAPHIC_CONTROL, _IMAGE, _TRAILER = 0x21, 0xF9, 0x2C, b";"
+_WHITE = b"\xff\xff\xff"
+
+
+def decode_first_frame(raw: tf.Tensor) -> tf.Tensor:
+    """The first frame as uint8 RGB (H, W, 3) of the whole canvas; where nothing was painted it is white.
+
+    TensorFlow paints what is transparent black and decodes an incomplete frame without a word. So the
+    bytes are rewritten first: transparency is switched off and its palette entry made white, and the file
+    is cut after its first frame, whose end must be there.
+    """
+    flags = bytes_at(raw, 10, 1)[0]
+    after_header = 13 + _palette_bytes(flags)
+    image, control = _find_first_image(raw, after_header)
+    descriptor = bytes_at(raw, image, 10)
+    has_own_palette = descriptor[9] >= 0x80
+    palette = tf.where(has_own_palette, image + 10, 13)
+    data = image + 10 + _palette_bytes(descriptor[9]) + 1
+    end = _skip_blocks(raw, data)
+    complete = tf.debugging.Assert(
+        (descriptor[0] == _IMAGE) & (end <= length_of(raw)), ["is a GIF whose first frame is cut off"]
+    )
+    with tf.control_dependencies([complete]):
+        frame = tf.cond(control > 0, lambda: _without_transparency(raw, control, palette), lambda: raw)
+        frame = tf.strings.join([slice_at(frame, 0, end), _TRAILER])
+    canvas = tf.io.decode_image(frame, channels=3, expand_animations=False)
+    canvas = tf.ensure_shape(canvas, (None, None, 3))
+    return _whiten_outside(canvas, descriptor)
+
+
+def _find_first_image(raw: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the first image descriptor is, and where the graphic control flags before it are (0: none)."""
+
+    def at_extension(position: tf.Tensor, control: tf.Tensor) -> tf.Tensor:
+        return bytes_at(raw, position, 1)[0] == _EXTENSION
+
+    def to_next(position: tf.Tensor, control: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        is_control = bytes_at(raw, position + 1, 1)[0] == _GRAPHIC_CONTROL
+        return _skip_blocks(raw, position + 2), tf.where(is_control, position + 3, control)
+
+    return tf.while_loop(at_extension, to_next, (start, tf.constant(0, tf.int64)))
+
+
+def _skip_blocks(raw: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+    """The position after a row of data blocks; beyond the end of `raw` where the row has no end."""
+
+    def size_at(position: tf.Tensor) -> tf.Tensor:
+        return bytes_at(raw, position, 1)[0]
+
+    (position,) = tf.while_loop(
+        lambda position: size_at(position) > 0, lambda position: (position + 1 + size_at(position),), (start,)
+    )
+    return position + 1
+
+
+def _without_transparency(raw: tf.Tensor, control: tf.Tensor, palette: tf.Tensor) -> tf.Tensor:
+    fields = bytes_at(raw, control, 4)  # flags, delay (2 bytes), the transparent palette index
+    flags, index = fields[0], fields[3]
+
+    def switched_off() -> tf.Tensor:
+        patched = replace_at(raw, control, one_byte(flags - 1))
+        return replace_at(patched, palette + 3 * index, _WHITE)
+
+    return tf.cond(flags % 2 == 1, switched_off, lambda: raw)
+
+
+def _palette_bytes(flags: tf.Tensor) -> tf.Tensor:
+    size = 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8)
+    return tf.where(flags >= 0x80, size, 0)
+
+
+def _whiten_outside(canvas: tf.Tensor, descriptor: tf.Tensor) -> tf.Tensor:
+    """The frame may be smaller than the canvas; around it there is nothing, so white."""
+    left, top, width, height = (little_endian(descriptor[at : at + 2]) for at in (1, 3, 5, 7))
+    size = tf.shape(canvas, tf.int64)
+
+    def whitened() -> tf.Tensor:
+        rows, columns = tf.range(size[0])[:, None], tf.range(size[1])[None, :]
+        inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
+        return tf.where(inside[:, :, None], canvas, tf.constant(255, tf.uint8))
+
+    return tf.cond((width < size[1]) | (height < size[0]), whitened, lambda: canvas)

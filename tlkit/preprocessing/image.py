@@ -1,0 +1,71 @@
+"""The one way from image bytes to model inputs, for training, predict and export alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from tlkit.config.preprocessing import PreprocessingConfig
+from tlkit.errors import ConfigError
+from tlkit.preprocessing.decoding import decode_picture
+from tlkit.preprocessing.resizing import resize_to_square
+from tlkit.zoo.entry import ImageInput, Scaling
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """Image bytes → sample (uint8 RGB, H = W = `image_size`) → model inputs (float32), all in the graph.
+
+    `image_size` in pixels; `resize` is `stretch`, `crop` or `pad`; `scaling` holds mean, std and channel
+    order in units of 0–255.
+    """
+
+    image_size: int
+    resize: str
+    scaling: Scaling
+
+    def decode(self, raw: tf.Tensor) -> tf.Tensor:
+        """A scalar string, the bytes of one file, as a sample: uint8 (H, W, 3).
+
+        Errors: `tf.errors.InvalidArgumentError` for bytes that are not a whole picture of an accepted kind.
+        """
+        return resize_to_square(decode_picture(raw), self.image_size, self.resize)
+
+    def decode_batch(self, raw: tf.Tensor) -> tf.Tensor:
+        """Strings (N,) as samples: uint8 (N, H, W, 3)."""
+        return self._for_each(self.decode, raw)
+
+    def resize_batch(self, pictures: tf.Tensor) -> tf.Tensor:
+        """Decoded RGB pictures, uint8 (N, h, w, 3) of one size, as samples: uint8 (N, H, W, 3)."""
+        return self._for_each(lambda one: resize_to_square(one, self.image_size, self.resize), pictures)
+
+    def encode(self, samples: tf.Tensor) -> tf.Tensor:
+        """Samples, uint8 (N, H, W, 3), as model inputs: float32 (N, H, W, 3)."""
+        values = tf.cast(samples, tf.float32)
+        if self.scaling.order == "bgr":  # mean and std are in the order that the backbone sees
+            values = tf.reverse(values, axis=[-1])
+        return (values - tf.constant(self.scaling.mean)) / tf.constant(self.scaling.std)
+
+    def from_raw(self, raw: tf.Tensor) -> tf.Tensor:
+        """Strings (N,) as model inputs: float32 (N, H, W, 3)."""
+        return self.encode(self.decode_batch(raw))
+
+    def _for_each(self, make_sample: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> tf.Tensor:
+        shape = (self.image_size, self.image_size, 3)
+        return tf.map_fn(make_sample, batch, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+
+
+def make_preprocessing(image_input: ImageInput, spec: PreprocessingConfig) -> ImagePreprocessing:
+    """The preprocessing for a backbone's `entry.input` under the `preprocessing` part of a config.
+
+    Raises ConfigError where the image size is below what the backbone can take.
+    """
+    size = spec.image_size or image_input.image_size
+    if size < image_input.min_image_size:
+        raise ConfigError(
+            f"preprocessing.image_size: {size} pixels is too small for this backbone, "
+            f"which takes {image_input.min_image_size} or more."
+        )
+    return ImagePreprocessing(size, spec.resize, image_input.scaling)
