@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,14 +25,14 @@ class LoadedConfig:
 
 
 def load_config(
-    path: str | Path | None = None,
+    source: str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> LoadedConfig:
     """Resolve a config.
 
     Args:
-        path: A YAML file, or None for the defaults alone.
+        source: A YAML file, a tree of plain values, or None for the defaults alone.
         overrides: `key.path=value` strings; values are YAML. They win over everything.
         options: Dotted path to value, as given by command-line options. They win over the file.
 
@@ -39,8 +40,9 @@ def load_config(
         ConfigError: All that is wrong with the keys and values, together.
         StorageError: The file cannot be read.
     """
-    tree = read_yaml(path) if path is not None else {}
-    origins = {dotted: str(path) for dotted in flatten(tree)}
+    name = str(source) if isinstance(source, str | Path) else "config"
+    tree = read_yaml(source) if isinstance(source, str | Path) else copy.deepcopy(dict(source or {}))
+    origins = {dotted: name for dotted in flatten(tree)}
     for dotted, value in (options or {}).items():
         set_path(tree, dotted, value)
         _mark(origins, dotted, value, "option")
@@ -48,7 +50,7 @@ def load_config(
         dotted, value = parse_override(override)
         set_path(tree, dotted, value)
         _mark(origins, dotted, value, "override")
-    config = validate(tree, where=str(path) if path is not None else "config")
+    config = validate(tree, where=name)
     return LoadedConfig(config, {dotted: _origin(origins, dotted) for dotted in flatten(dump(config))})
 
 

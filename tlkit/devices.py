@@ -1,0 +1,45 @@
+"""Which devices a run uses, as a tf.distribute strategy."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tlkit.errors import ConfigError
+
+
+def make_strategy(spec: str = "auto") -> tf.distribute.Strategy:
+    """Build the strategy that a run creates and compiles everything in.
+
+    Args:
+        spec: `auto` (mirrored for several GPUs, else the GPU, else the CPU), `cpu`, `gpu`, `mirrored` (all
+            GPUs, or without a GPU all logical CPU devices) or `tpu` (untested: no TPU was at hand).
+
+    Raises:
+        ConfigError: This machine does not have what was asked for.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if spec == "auto":
+        spec = "mirrored" if len(gpus) > 1 else "gpu" if gpus else "cpu"
+    match spec:
+        case "cpu":
+            return tf.distribute.OneDeviceStrategy("/cpu:0")
+        case "gpu":
+            if not gpus:
+                raise ConfigError("strategy: gpu, but TensorFlow sees no GPU here. Use strategy: cpu, or see: tlkit doctor")
+            return tf.distribute.OneDeviceStrategy("/gpu:0")
+        case "mirrored":
+            devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+            return tf.distribute.MirroredStrategy(devices)
+        case "tpu":
+            return _tpu_strategy()
+    raise ConfigError(f"Unknown strategy {spec!r}. Allowed: auto, cpu, gpu, mirrored, tpu.")
+
+
+def _tpu_strategy() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        raise ConfigError(f"strategy: tpu, but no TPU answers: {str(error).splitlines()[0]}") from None
+    return tf.distribute.TPUStrategy(resolver)

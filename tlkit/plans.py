@@ -1,0 +1,103 @@
+"""Unfreezing as data: a plan becomes a tuple of stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tlkit.config import PlanSpec, StageSpec, TrainingConfig
+from tlkit.config.plan import FullPlan, GradualPlan, HeadPlan, HeadThenAllPlan, HeadThenTopPlan
+from tlkit.errors import ConfigError
+
+HEAD_LEARNING_RATE = 1e-3
+BACKBONE_LEARNING_RATE = 3e-4
+
+Train = Literal["head", "all"] | int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    Attributes:
+        name: Unique within the plan.
+        train: `head`, `all`, or the number of layer groups that train, counted from the top.
+        epochs: Upper bound; early stopping may end it before.
+        learning_rate: Peak rate.
+        patience: Epochs without a better monitored value before the stage ends; None: never.
+    """
+
+    name: str
+    train: Train
+    epochs: int
+    learning_rate: float
+    patience: int | None = None
+
+    def n_trained(self, n_groups: int) -> int:
+        """How many layer groups this stage trains."""
+        if self.train == "head":
+            return 0
+        return n_groups if self.train == "all" else self.train
+
+
+def make_plan(spec: PlanSpec, n_groups: int, training: TrainingConfig | None = None) -> tuple[Stage, ...]:
+    """The stages of a plan for a backbone of `n_groups` layer groups.
+
+    Args:
+        spec: A plan's options, or stages written out.
+        n_groups: Layer groups of the backbone.
+        training: Its `epochs`, `learning_rate` and `patience` win over the plan's defaults.
+
+    Raises:
+        ConfigError: A stage trains more groups than there are, or two stages share a name.
+    """
+    training = training or TrainingConfig()
+    specs = spec if isinstance(spec, tuple) else _specs(spec, n_groups)
+    stages = tuple(_stage(index, stage, training) for index, stage in enumerate(specs))
+    for stage in stages:
+        if isinstance(stage.train, int) and stage.train > n_groups:
+            raise ConfigError(
+                f"Stage {stage.name!r} trains {stage.train} layer groups; the backbone has {n_groups}. Use 1 to {n_groups}."
+            )
+    names = [stage.name for stage in stages]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Stages need different names, received {', '.join(names)}.")
+    return stages
+
+
+def _stage(index: int, spec: StageSpec, training: TrainingConfig) -> Stage:
+    default_rate = HEAD_LEARNING_RATE if spec.train == "head" else BACKBONE_LEARNING_RATE
+    return Stage(
+        name=spec.name or f"stage{index + 1}",
+        train=spec.train,
+        epochs=training.epochs or spec.epochs,
+        learning_rate=spec.learning_rate or training.learning_rate or default_rate,
+        patience=spec.patience or training.patience,
+    )
+
+
+def _specs(plan: object, n_groups: int) -> tuple[StageSpec, ...]:
+    match plan:
+        case HeadPlan():
+            return (StageSpec(name="head", train="head", epochs=plan.epochs),)
+        case HeadThenTopPlan():
+            top = max(1, int(n_groups * plan.top))
+            return (
+                StageSpec(name="head", train="head", epochs=plan.head_epochs),
+                StageSpec(name="top", train=top, epochs=plan.epochs),
+            )
+        case HeadThenAllPlan():
+            return (
+                StageSpec(name="head", train="head", epochs=plan.head_epochs),
+                StageSpec(name="all", train="all", epochs=plan.epochs),
+            )
+        case GradualPlan():
+            counts = sorted({*range(plan.groups_per_stage, n_groups, plan.groups_per_stage), n_groups})
+            return (
+                StageSpec(name="head", train="head", epochs=plan.head_epochs),
+                *(StageSpec(name=f"top{k}", train=k, epochs=plan.epochs) for k in counts if k < n_groups),
+                StageSpec(name="all", train="all", epochs=plan.epochs),
+            )
+        case FullPlan():
+            return (StageSpec(name="all", train="all", epochs=plan.epochs),)
+    raise ConfigError(f"Not a plan: {plan!r}.")

@@ -1,0 +1,70 @@
+"""How many examples a step takes, and what to do when they do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import keras
+import numpy as np
+import psutil
+import tensorflow as tf
+
+DEFAULT = 32
+FLOAT32_BYTES = 4
+# A training step holds each activation and its gradient; half of the free memory stays free.
+COPIES = 2
+USABLE = 0.5
+
+
+def choose_batch_size(spec: Literal["auto"] | int, model: keras.Model, n_train: int, n_replicas: int) -> int:
+    """The global batch size: the given one, or for `auto` the largest power of two up to 32 that fits.
+
+    Args:
+        spec: `auto` or a number of examples over all replicas.
+        model: Its activations are counted, as if all of them were trained.
+        n_train: Training examples; a batch is never larger.
+        n_replicas: `auto` gives every replica at least one example.
+    """
+    if spec != "auto":
+        return min(spec, n_train)
+    size = DEFAULT
+    while size > n_replicas and size / n_replicas * _step_bytes(model) > USABLE * _free_bytes():
+        size //= 2
+    return max(1, min(size, n_train))
+
+
+def find_fitting(size: int, step: Callable[[int], object]) -> int | None:
+    """The largest halving of `size` for which `step` does not run out of memory, or None.
+
+    Args:
+        size: The global batch size that did not fit.
+        step: Runs one training step on a batch of the given size.
+    """
+    while size > 1:
+        size //= 2
+        try:
+            step(size)
+        except tf.errors.ResourceExhaustedError:
+            continue
+        return size
+    return None
+
+
+def _step_bytes(model: keras.Model) -> float:
+    layers = model._flatten_layers(include_self=False)
+    shapes = [
+        tensor.shape
+        for layer in layers
+        for node in getattr(layer, "_inbound_nodes", ())
+        for tensor in node.output_tensors
+    ]
+    known = [np.prod([side for side in shape[1:] if side is not None], dtype="float64") for shape in shapes]
+    return float(sum(known)) * FLOAT32_BYTES * COPIES
+
+
+def _free_bytes() -> float:
+    """Free memory of the machine; a GPU tells its own only by running out of it."""
+    if tf.config.list_logical_devices("GPU"):
+        return float("inf")
+    return float(psutil.virtual_memory().available)

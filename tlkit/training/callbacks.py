@@ -1,0 +1,76 @@
+"""The Keras callbacks of every stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tlkit.config import TrainingConfig
+from tlkit.errors import TrainingError
+from tlkit.heads import Head
+from tlkit.plans import Stage
+
+
+def make_callbacks(
+    head: Head, stage: Stage, training: TrainingConfig, folder: Path, name_batch: Callable[[int, int], Sequence[str]]
+) -> list[keras.callbacks.Callback]:
+    """The callbacks of a stage, in order.
+
+    Args:
+        head: Its monitored value tells which epoch is best.
+        stage: Its patience ends it early.
+        training: Which of the optional ones run.
+        folder: The run folder; checkpoints go to `stages/`, logs to `logs/`.
+        name_batch: (epoch, step) → ids of the examples in that batch.
+    """
+    watch = {"monitor": head.monitor, "mode": head.mode}
+    callbacks: list[keras.callbacks.Callback] = [
+        FiniteLoss(stage.name, name_batch),
+        best_epoch(head, stage, training),
+        keras.callbacks.ModelCheckpoint(
+            str(folder / "stages" / f"{stage.name}.weights.h5"), save_best_only=True, save_weights_only=True, **watch
+        ),
+        keras.callbacks.CSVLogger(str(folder / "logs" / f"{stage.name}.csv")),
+        keras.callbacks.TensorBoard(str(folder / "logs" / "tensorboard" / stage.name), write_graph=False),
+    ]
+    if training.reduce_on_plateau:
+        callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.3, patience=2, **watch))
+    return callbacks
+
+
+def best_epoch(head: Head, stage: Stage, training: TrainingConfig) -> keras.callbacks.EarlyStopping:
+    """Early stopping, and the weights of the best epoch at the end."""
+    return keras.callbacks.EarlyStopping(
+        monitor=head.monitor,
+        mode=head.mode,
+        patience=stage.patience or stage.epochs,
+        restore_best_weights=training.restore_best,
+    )
+
+
+class FiniteLoss(keras.callbacks.Callback):
+    """Stop with the batch named as soon as the loss is not a finite number."""
+
+    def __init__(self, stage: str, name_batch: Callable[[int, int], Sequence[str]]) -> None:
+        super().__init__()
+        self.stage = stage
+        self.name_batch = name_batch
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if math.isfinite(loss):
+            return
+        ids = list(self.name_batch(self.epoch, batch))
+        raise TrainingError(
+            f"The loss is {loss} in stage {self.stage!r}, epoch {self.epoch + 1}, batch {batch + 1} "
+            f"(examples {', '.join(ids[:4])}{' …' if len(ids) > 4 else ''}). "
+            "A lower --learning-rate usually helps; check the labels of these examples, too."
+        )

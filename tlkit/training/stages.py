@@ -1,0 +1,196 @@
+"""The one loop that runs every plan: freeze, compile, fit, prove, record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import pandas as pd
+import tensorflow as tf
+
+from tlkit.config import TrainingConfig
+from tlkit.data import Dataset, batch_ids, make_pipeline
+from tlkit.errors import TrainingError
+from tlkit.freezing import LayerGroup
+from tlkit.heads import Head
+from tlkit.plans import Stage
+from tlkit.results import StageRecord
+from tlkit.training.batch_size import find_fitting
+from tlkit.training.callbacks import make_callbacks
+from tlkit.training.display import LiveDisplay
+from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
+from tlkit.training.optimizer import make_optimizer
+from tlkit.training.training_model import TrainingModel
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """What all stages of a run share.
+
+    Attributes:
+        model: Functional model of backbone and head; trained in place.
+        groups: The backbone's layer groups, input to output.
+        dataset: Its `train` and `validation` splits are used.
+        preprocessing: Turns raw pictures into samples and model inputs.
+        strategy: Everything is compiled in its scope.
+    """
+
+    model: keras.Model
+    head: Head
+    groups: Sequence[LayerGroup]
+    dataset: Dataset
+    preprocessing: Any
+    strategy: tf.distribute.Strategy
+    training: TrainingConfig
+    global_batch_size: int
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    seed: int = 0
+    example_weights: Any = None
+
+    @property
+    def n_train(self) -> int:
+        return len(self.dataset.splits["train"].ids)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.n_train / self.global_batch_size)
+
+
+def train_stages(
+    run: Trainable, stages: Sequence[Stage], folder: Path, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> tuple[list[StageRecord], pd.DataFrame]:
+    """Train stage after stage.
+
+    Args:
+        run: Model, data and settings; the model is trained in place.
+        stages: From `make_plan`.
+        folder: The run folder: checkpoints and logs are written there.
+        callbacks: The user's own Keras callbacks; they run in every stage.
+
+    Returns:
+        A record for each stage, and the history: one row per epoch.
+
+    Raises:
+        TrainingError: The loss is not finite, or memory ran out.
+        FrozenWeightsMoved: A frozen weight changed during a stage.
+        KeyboardInterrupt: After the weights of the best epoch so far were put back.
+    """
+    for name in ("stages", "logs"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    records, histories = [], []
+    for index, stage in enumerate(stages):
+        started = time.perf_counter()
+        apply_freeze(run.model, run.groups, stage, run.batch_norm)
+        frozen = frozen_weights(run.groups, stage, run.batch_norm)
+        before = hash_weights(frozen)
+        history = _fit(run, stage, index, len(stages), folder, callbacks)
+        check_unchanged(before, frozen, stage.name)
+        histories.append(history)
+        records.append(_record(run, stage, len(history), time.perf_counter() - started))
+    return records, pd.concat(histories, ignore_index=True)
+
+
+def compile_stage(run: Trainable, stage: Stage) -> TrainingModel:
+    """A freshly compiled training model over the run's layers, for what is trainable now."""
+    with run.strategy.scope():
+        model = TrainingModel(run.model.inputs, run.model.outputs[0], name=run.model.name)
+        model.compile(
+            make_optimizer(run.training, stage.learning_rate, stage.epochs * run.steps_per_epoch),
+            run.head.loss,
+            metrics=run.head.metrics(),
+            jit_compile=False,
+        )
+    return model
+
+
+def training_pipeline(run: Trainable, stage: Stage, index: int) -> tf.data.Dataset:
+    """All epochs of a stage, augmented and batched."""
+    return make_pipeline(
+        run.dataset.splits["train"],
+        run.preprocessing,
+        global_batch_size=run.global_batch_size,
+        training=True,
+        seed=run.seed,
+        stage=index,
+        epochs=stage.epochs,
+        sample_weights=run.example_weights,
+    )
+
+
+def validation_pipeline(run: Trainable) -> tf.data.Dataset:
+    """The validation split, in order."""
+    return make_pipeline(
+        run.dataset.splits["validation"], run.preprocessing, global_batch_size=run.global_batch_size, training=False
+    )
+
+
+def _fit(
+    run: Trainable, stage: Stage, index: int, n_stages: int, folder: Path, callbacks: Sequence[keras.callbacks.Callback]
+) -> pd.DataFrame:
+    model = compile_stage(run, stage)
+    ids = run.dataset.splits["train"].ids
+
+    def name_batch(epoch: int, step: int) -> Sequence[str]:
+        return batch_ids(ids, run.global_batch_size, run.seed, index, epoch, step)
+
+    display = LiveDisplay(stage, f"{index + 1}/{n_stages}", run.steps_per_epoch, run.n_train)
+    built_in = make_callbacks(run.head, stage, run.training, folder, name_batch)
+    try:
+        history = model.fit(
+            training_pipeline(run, stage, index),
+            epochs=stage.epochs,
+            steps_per_epoch=run.steps_per_epoch,
+            validation_data=validation_pipeline(run),
+            callbacks=[*built_in, *callbacks, display],
+            verbose=0,
+        )
+    except KeyboardInterrupt:
+        _put_back_best(model, built_in)
+        raise
+    except tf.errors.ResourceExhaustedError:
+        raise _out_of_memory(run, stage) from None
+    finally:
+        display.close()
+    table = pd.DataFrame(history.history)
+    table.insert(0, "epoch", range(1, len(table) + 1))
+    table.insert(0, "stage", stage.name)
+    return table
+
+
+def _put_back_best(model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.EarlyStopping) and callback.best_weights is not None:
+            model.set_weights(callback.best_weights)
+
+
+def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
+    def step(size: int) -> None:
+        smaller = make_pipeline(
+            run.dataset.splits["train"], run.preprocessing, global_batch_size=size, training=True, seed=run.seed
+        )
+        compile_stage(run, stage).fit(smaller.take(1), verbose=0)
+
+    fitting = find_fitting(run.global_batch_size, step)
+    advice = f"{fitting} fits: --batch-size {fitting}" if fitting else "Not even 1 fits: use a smaller --image-size."
+    return TrainingError(
+        f"Out of memory in stage {stage.name!r} with a global batch size of {run.global_batch_size}. {advice}"
+    )
+
+
+def _record(run: Trainable, stage: Stage, epochs_run: int, seconds: float) -> StageRecord:
+    n_trained = stage.n_trained(len(run.groups))
+    return StageRecord(
+        name=stage.name,
+        trained_groups=[group.name for group in run.groups[len(run.groups) - n_trained :]] + ["head"],
+        trainable_params=int(sum(weight.numpy().size for weight in run.model.trainable_weights)),
+        epochs_run=epochs_run,
+        seconds=seconds,
+        frozen_unchanged=True,
+        batch_norm=run.batch_norm,
+        learning_rate=stage.learning_rate,
+    )

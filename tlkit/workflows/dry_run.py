@@ -1,0 +1,94 @@
+"""What a run would do, with measured times, without training."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tlkit.config import RunConfig, dump
+from tlkit.plans import Stage
+from tlkit.progress import track
+from tlkit.training import Trainable, apply_freeze, time_step
+from tlkit.workflows.objects import PythonObjects
+from tlkit.workflows.prepare import prepare
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One stage: what it trains, and how long it would take at most, in seconds."""
+
+    name: str
+    train: str
+    epochs: int
+    learning_rate: float
+    trained_groups: tuple[str, ...]
+    trainable_params: int
+    batch_norm: str
+    seconds_estimate: float
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """A resolved config, the backbone's layer groups with their parameters, and every stage."""
+
+    config: RunConfig
+    groups: tuple[tuple[str, int], ...]
+    stages: tuple[StageEstimate, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "config": dump(self.config),
+            "groups": [{"name": name, "params": params} for name, params in self.groups],
+            "stages": [asdict(stage) for stage in self.stages],
+            "notes": list(self.notes),
+        }
+
+
+def plan_finetune(config: RunConfig, objects: PythonObjects | None = None) -> DryRun:
+    """Prepare a run, time a few steps of each stage, and train nothing that is kept."""
+    prepared = prepare(config, objects)
+    run = prepared.trainable
+    sizes = {name: len(examples) for name, examples in prepared.dataset.splits.items()}
+    return DryRun(
+        config=prepared.config,
+        groups=tuple((group.name, _params(group.layers)) for group in run.groups),
+        stages=tuple(_estimate(run, stage) for stage in track(prepared.stages, "Timing the stages")),
+        notes=(
+            "examples: " + ", ".join(f"{name} {size}" for name, size in sizes.items()),
+            f"global batch size {run.global_batch_size}, {run.steps_per_epoch} steps per epoch",
+            "times are upper bounds: early stopping may end a stage before",
+        ),
+    )
+
+
+def _estimate(run: Trainable, stage: Stage) -> StageEstimate:
+    apply_freeze(run.model, run.groups, stage, run.batch_norm)
+    n_trained = stage.n_trained(len(run.groups))
+    return StageEstimate(
+        name=stage.name,
+        train=str(stage.train),
+        epochs=stage.epochs,
+        learning_rate=stage.learning_rate,
+        trained_groups=(*(group.name for group in run.groups[len(run.groups) - n_trained :]), "head"),
+        trainable_params=sum(int(np.prod(weight.shape)) for weight in run.model.trainable_weights),
+        batch_norm=run.batch_norm,
+        seconds_estimate=time_stage(run, stage),
+    )
+
+
+def time_stage(run: Trainable, stage: Stage) -> float:
+    """Seconds for a whole stage: tracing, and the median of a few measured steps times all steps."""
+    started = time.perf_counter()
+    step = time_step(run, stage)
+    overhead = time.perf_counter() - started
+    n_validation = len(run.dataset.splits["validation"])
+    validation_steps = n_validation / run.global_batch_size
+    return overhead + stage.epochs * (run.steps_per_epoch * step.train + validation_steps * step.evaluate)
+
+
+def _params(layers: Any) -> int:
+    return sum(int(np.prod(weight.shape)) for layer in layers for weight in layer.weights)

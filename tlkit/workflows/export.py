@@ -1,0 +1,49 @@
+"""From a run to a SavedModel that takes raw bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tlkit.data import Examples
+from tlkit.exporting import export_saved_model
+from tlkit.heads import to_scores
+from tlkit.workflows.run import Run, load_run
+
+N_EXAMPLES = 32
+
+
+def export_run(run: Run | str | Path, to: str | Path, overwrite: bool = False, pictures: Sequence[bytes] | None = None) -> Path:
+    """Write a SavedModel with the preprocessing inside, and check it in a fresh process.
+
+    Args:
+        run: A run, or its folder.
+        to: The folder to write; TensorFlow Serving wants its last part to be a version number.
+        overwrite: Replace what is there.
+        pictures: Encoded pictures to compare; by default examples of the run, or generated ones where the
+            run's files are gone.
+
+    Raises:
+        StorageError: `to` is not empty, or cannot be written.
+        ExportMismatch: The exported model answers differently; nothing is left at `to`.
+    """
+    run = run if isinstance(run, Run) else load_run(run)
+    raw = list(pictures) if pictures is not None else example_pictures(run)
+    scores = to_scores(run.config.task, run.model.predict_on_batch(run.preprocessing.from_raw(tf.constant(raw))))
+    export_saved_model(
+        run.model,
+        run.preprocessing,
+        Path(to),
+        task=run.config.task,
+        classes=run.classes,
+        to_scores=partial(to_scores, run.config.task),
+        entry=run.entry,
+        examples=raw,
+        expected=np.asarray(scores),
+        overwrite=overwrite,
+    )
+    return Path(to)

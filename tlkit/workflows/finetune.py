@@ -1,0 +1,150 @@
+"""Fine-tuning from start to end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tlkit.config import RunConfig, dump, load_config, read_yaml, to_yaml
+from tlkit.results import Result, RunFolder, environment, write_csv, write_text
+from tlkit.training import train_stages
+from tlkit.workflows.evaluate import evaluate_split, save_model, save_outputs
+from tlkit.workflows.export import export_run
+from tlkit.workflows.objects import PythonObjects
+from tlkit.workflows.prepare import Prepared, prepare
+from tlkit.workflows.run import Run, load_run
+
+
+def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonObjects | None = None) -> Run:
+    """Fine-tune as a config says, and leave a run folder.
+
+    Args:
+        config: Everything the run depends on.
+        overwrite: Replace an earlier run in `config.out`.
+        objects: Python objects that stand in for parts of the config.
+
+    Raises:
+        TlkitError: Before training, whatever is wrong; nothing is written then. While training, a loss that
+            is not finite, or memory that ran out.
+        KeyboardInterrupt: After the best model so far was saved.
+    """
+    started = time.perf_counter()
+    objects = objects or PythonObjects()
+    prepared = prepare(config, objects)
+    folder = RunFolder.create(config.out, prepared.dataset.name, config.backbone, overwrite)
+    try:
+        _write_inputs(prepared, folder)
+        records, history = train_stages(prepared.trainable, prepared.stages, folder, objects.callbacks)
+        write_csv(folder.history, history)
+        save_model(prepared.trainable.model, folder)
+        outputs = {name: evaluate_split(prepared, name) for name in ("validation", "test") if name in prepared.dataset.splits}
+        save_outputs(prepared, outputs, folder)
+        if config.export:
+            export_run(load_run(folder.path), folder.export)
+    except KeyboardInterrupt:
+        save_model(prepared.trainable.model, folder)
+        folder.write_state("interrupted")
+        raise
+    except BaseException:
+        folder.write_state("failed")
+        raise
+    metrics = {name: output.metrics for name, output in outputs.items()}
+    folder.complete(Result(metrics, tuple(records), time.perf_counter() - started, environment()))
+    return load_run(folder.path)
+
+
+def finetune(
+    data: Any = None,
+    backbone: str | None = None,
+    *,
+    config: str | Path | Mapping[str, Any] | RunConfig | None = None,
+    task: str | None = None,
+    plan: Any = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    image_size: int | None = None,
+    augment: Any = None,
+    head: Any = None,
+    loss: Any = None,
+    metrics: Sequence[Any] | None = None,
+    callbacks: Sequence[Any] = (),
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    **settings: Any,
+) -> Run:
+    """Fine-tune a pretrained backbone on your own pictures.
+
+    Args:
+        data: A folder of class folders, a folder of split folders, a CSV or Parquet table, a sample's name,
+            a DataFrame, `(inputs, labels)` arrays, or a `tf.data.Dataset`.
+        backbone: A zoo entry's name, or an earlier run's folder.
+        config: A YAML file, a mapping, or a RunConfig to start from; every other argument wins over it.
+        plan: A plan's name, its options, or a list of stages.
+        epochs: Epochs of every stage.
+        batch_size: Examples per step over all replicas.
+        learning_rate: Peak rate of every stage.
+        image_size: Side of the model input, in pixels.
+        augment: A policy's name, a list of augmentations, or a Keras layer or function.
+        head: Options of the head, or a Keras layer or function from feature map to outputs.
+        loss: A loss's name, or a Keras loss or function.
+        metrics: Keras metrics to log while training.
+        callbacks: Keras callbacks, run in every stage.
+        out: The run folder.
+        overwrite: Replace an earlier run there.
+        settings: Any other key of the config, such as `seed=1` or `training={"patience": 3}`.
+
+    Raises:
+        TlkitError: Whatever is wrong, in one line.
+
+    Example:
+        >>> run = tlkit.finetune(data="photos/", backbone="efficientnet_lite0")
+        >>> run.metrics["accuracy"]
+    """
+    tree = _tree(config)
+    objects = PythonObjects(
+        data=None if data is None or isinstance(data, str | Path) else data,
+        head=None if head is None or isinstance(head, Mapping) else head,
+        loss=None if loss is None or isinstance(loss, str) else loss,
+        metrics=metrics,
+        augment=None if augment is None or isinstance(augment, str | list | tuple) else augment,
+        callbacks=tuple(callbacks),
+    )
+    given = {
+        "data.source": str(data) if isinstance(data, str | Path) else None,
+        "backbone": backbone,
+        "task": task,
+        "plan": plan,
+        "training.epochs": epochs,
+        "training.global_batch_size": batch_size,
+        "training.learning_rate": learning_rate,
+        "preprocessing.image_size": image_size,
+        "preprocessing.augment": None if objects.augment is not None else augment,
+        "head.loss": loss if isinstance(loss, str) else None,
+        "out": None if out is None else str(out),
+    }
+    for name, value in {**settings, **({"head": head} if isinstance(head, Mapping) else {})}.items():
+        tree[name] = {**tree.get(name, {}), **value} if isinstance(value, Mapping) and isinstance(tree.get(name), dict) else value
+    options = {dotted: value for dotted, value in given.items() if value is not None}
+    return run_finetune(load_config(tree, options=options).config, overwrite=overwrite, objects=objects)
+
+
+def _tree(config: str | Path | Mapping[str, Any] | RunConfig | None) -> dict[str, Any]:
+    if isinstance(config, RunConfig):
+        return config.model_dump(mode="json", exclude_unset=True)
+    if isinstance(config, Mapping):
+        return dict(config)
+    return read_yaml(config) if config is not None else {}
+
+
+def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:
+    """What the run starts from, written before it trains."""
+    dataset = prepared.dataset
+    write_text(folder.config, to_yaml(dump(prepared.config)))
+    write_text(folder.zoo_entry, to_yaml(prepared.entry.to_dict()))
+    write_csv(folder.manifest, dataset.manifest.table)
+    write_csv(folder.data_report, dataset.report)
+    if dataset.manifest.classes is not None:
+        write_text(folder.labels, "".join(f"{name}\n" for name in dataset.manifest.classes))

@@ -1,0 +1,166 @@
+"""A finished run, as people hold it in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import pandas as pd
+import yaml
+
+from tlkit.config import RunConfig, read_yaml, validate
+from tlkit.errors import ConfigError
+from tlkit.preprocessing import ImagePreprocessing, make_preprocessing
+from tlkit.results import Result, RunFolder, load_result
+from tlkit.zoo import ZooEntry
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its folder, and what is in it, read when asked for.
+
+    Attributes:
+        path: The run folder.
+        config: The resolved config.
+        entry: The zoo entry of the backbone.
+        classes: Class names in the order of the scores, or None for a regression.
+        custom_objects: The user's own Keras classes, needed where the head or a layer is one of them.
+    """
+
+    path: Path
+    config: RunConfig
+    entry: ZooEntry
+    classes: tuple[str, ...] | None
+    custom_objects: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.path)
+
+    @cached_property
+    def result(self) -> Result:
+        """Metrics, stages and environment of a complete run."""
+        return load_result(self.path)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Metrics of the test split, or of the validation split where there is no test split."""
+        metrics = self.result.metrics
+        return metrics.get("test") or metrics["validation"]
+
+    @property
+    def stages(self) -> pd.DataFrame:
+        """One row per stage: what trained, for how long, and whether the frozen part was unchanged."""
+        return pd.DataFrame([stage.to_dict() for stage in self.result.stages])
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch."""
+        return pd.read_csv(self.folder.history)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """One row per validation and test example."""
+        return pd.read_csv(self.folder.predictions, dtype={"id": str, "label": str, "predicted": str}, keep_default_na=False)
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """Model inputs to logits or values."""
+        try:
+            model: keras.Model = keras.saving.load_model(
+                self.folder.model, compile=False, custom_objects=dict(self.custom_objects)
+            )
+        except (TypeError, ValueError) as error:
+            if "head" not in self.config.python:
+                raise
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"The head of {self.path} was a Python object; pass its classes to tlkit.load(…, custom_objects={{…}}). {reason}"
+            ) from error
+        return model
+
+    @property
+    def backbone_model(self) -> keras.Model:
+        """The fine-tuned backbone: model inputs to the feature map."""
+        return next(layer for layer in self.model.layers if isinstance(layer, keras.Model))
+
+    @cached_property
+    def preprocessing(self) -> ImagePreprocessing:
+        return make_preprocessing(self.entry.input, self.config.preprocessing)
+
+    def predict(self, inputs: Any, top: int = 5) -> Any:
+        """Predict pictures: a path, bytes or array gives one answer (a dict), a list of them a list."""
+        from tlkit.workflows.predict import predict_run
+
+        many = isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes)
+        answers = predict_run(self, inputs if many else [inputs], top=top)
+        return answers if many else answers[0]
+
+    def evaluate(self, data: Any = None) -> dict[str, Any]:
+        """Metrics on the run's own test split, or on other labelled data."""
+        from tlkit.workflows.evaluate import evaluate_run
+
+        return evaluate_run(self, data)
+
+    def export(self, to: str | Path, overwrite: bool = False) -> Path:
+        """Write a SavedModel that takes raw bytes, checked in a fresh process."""
+        from tlkit.workflows.export import export_run
+
+        return export_run(self, to, overwrite=overwrite)
+
+    def plot(self) -> Figure:
+        """Loss and metric over all stages."""
+        from tlkit.evaluation import plot_history
+
+        return plot_history(self.history)
+
+    def confusion_matrix(self, split: str = "test") -> Figure:
+        """The confusion matrix of a split as a picture."""
+        from tlkit.evaluation import plot_confusion_matrix
+
+        if self.config.task != "classify":
+            raise ConfigError(f"A confusion matrix needs task 'classify'; this run's task is {self.config.task!r}.")
+        rows = self.predictions[self.predictions["split"] == split]
+        if rows.empty:
+            known = ", ".join(sorted(set(self.predictions["split"])))
+            raise ConfigError(f"The run has no predictions of split {split!r}. It has: {known}.")
+        return plot_confusion_matrix(rows["label"].tolist(), rows["predicted"].tolist(), self.classes)
+
+    def _repr_html_(self) -> str:
+        rows = {"run": self.path, "backbone": self.entry.name, "task": self.config.task}
+        if self.folder.is_complete:
+            rows |= {name: f"{value:.4f}" for name, value in self.metrics.items() if isinstance(value, float)}
+            rows["minutes"] = f"{self.result.seconds / 60:.1f}"
+        cells = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
+        return f"<table>{cells}</table>"
+
+
+def load_run(path: str | Path, custom_objects: Mapping[str, Any] | None = None) -> Run:
+    """Open a run folder.
+
+    Args:
+        path: A run folder. An interrupted run is fine as soon as it has a model.
+        custom_objects: The user's own Keras classes that the model's head is made of.
+
+    Raises:
+        ConfigError: It is not a run folder, or the run left no model.
+    """
+    folder = RunFolder.open(path)
+    if not folder.model.exists():
+        raise ConfigError(f"{path} holds no model: the run is {folder.read_state()['status']}.")
+    labels = folder.path / "labels.txt"
+    return Run(
+        path=Path(path),
+        config=validate(read_yaml(folder.config), where=str(folder.config)),
+        entry=ZooEntry.model_validate(yaml.safe_load(folder.zoo_entry.read_text(encoding="utf-8"))),
+        classes=tuple(labels.read_text(encoding="utf-8").splitlines()) if labels.exists() else None,
+        custom_objects=custom_objects or {},
+    )
