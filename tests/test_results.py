@@ -33,7 +33,7 @@ from tlkit.results import (
 
 STAGE = StageRecord(
     name="head",
-    trained_groups=("head",),
+    trained_groups=["head"],
     trainable_params=2562,
     epochs_run=3,
     seconds=12.5,

@@ -21,7 +21,7 @@ class StageRecord:
     """
 
     name: str
-    trained_groups: tuple[str, ...]
+    trained_groups: list[str]
     trainable_params: int
     epochs_run: int
     seconds: float
@@ -33,13 +33,12 @@ class StageRecord:
     best_epoch: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "trained_groups": list(self.trained_groups)}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> StageRecord:
         """Read what `to_dict` wrote; keys of a newer version are left out."""
-        known = _known(cls, tree)
-        return cls(**{**known, "trained_groups": tuple(known["trained_groups"])})
+        return cls(**_known(cls, tree))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,15 @@
+"""Metrics by task, the confusion matrix, and the plots of a run."""
+
+from tlkit.evaluation.confusion import confusion_matrix
+from tlkit.evaluation.metrics import THRESHOLD, compute_metrics
+from tlkit.evaluation.plots import Plot, plot_confusion_matrix, plot_history, plot_regression
+
+__all__ = [
+    "THRESHOLD",
+    "Plot",
+    "compute_metrics",
+    "confusion_matrix",
+    "plot_confusion_matrix",
+    "plot_history",
+    "plot_regression",
+]
