@@ -42,7 +42,8 @@ STAGES = (
 def build_efficientnet_lite(image_size: int, *, width: float, depth: float, top: bool = False) -> keras.Model:
     """Feature extractor (N, size, size, 3) → (N, size/32, size/32, 1280), randomly initialised.
 
-    With `top`, the classifier on it: (N, 1000) ImageNet logits. `width` and `depth` scale the channels and the repeats of the blocks; Lite0 has 1.0 and 1.0.
+    With `top`, the classifier on it: (N, 1000) ImageNet logits. `width` and `depth` scale the channels and
+    the repeats of the blocks; Lite0 has 1.0 and 1.0.
     """
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = _convolution(inputs, 32, 3, 2, "stem")
@@ -78,7 +79,9 @@ def load_efficientnet_lite(model: keras.Model, path: Path) -> None:
         if f"{name}_conv" in layers:  # the first block has no expansion
             used |= assign_convolution(layers[f"{name}_conv"], state, convolution)
             used |= assign_batch_norm(layers[f"{name}_bn"], state, norm)
-    used |= assign_dense(layers["logits"], state, "_fc") if "logits" in layers else {"_fc.weight", "_fc.bias"}
+    if "logits" in layers:
+        assign_dense(layers["logits"], state, "_fc")
+    used |= {"_fc.weight", "_fc.bias"}
     check_all_used(state, used, path)
 
 

@@ -11,16 +11,21 @@ from tlkit import zoo
 from tlkit.backbones.backbone import Backbone
 from tlkit.backbones.efficientnet_lite import build_efficientnet_lite, load_efficientnet_lite
 from tlkit.backbones.fresh_names import fresh_names, seeded
+from tlkit.backbones.keras_applications import build_keras_application
 from tlkit.backbones.keras_file import load_keras_file
+from tlkit.backbones.mobilenet_torchvision import build_mobilenet_torchvision, load_mobilenet_torchvision
 from tlkit.errors import ConfigError
 from tlkit.zoo.entry import Constructor, ZooEntry
 from tlkit.zoo.source import FileSource, KerasSource
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "efficientnet_lite": build_efficientnet_lite,
+    "keras_application": build_keras_application,
+    "mobilenet_torchvision": build_mobilenet_torchvision,
 }
 WEIGHT_READERS: dict[str, Callable[[keras.Model, Path], None]] = {
     "efficientnet_lite": load_efficientnet_lite,
+    "mobilenet_torchvision": load_mobilenet_torchvision,
 }
 
 

@@ -29,10 +29,9 @@ def assign_batch_norm(layer: keras.layers.Layer, state: State, name: str) -> set
     return {*parts, f"{name}.num_batches_tracked"}
 
 
-def assign_dense(layer: keras.layers.Layer, state: State, name: str) -> set[str]:
+def assign_dense(layer: keras.layers.Layer, state: State, name: str) -> None:
     """Fill a Dense layer with bias."""
     _assign(layer, [_tensor(state, f"{name}.weight").T, _tensor(state, f"{name}.bias")], name)
-    return {f"{name}.weight", f"{name}.bias"}
 
 
 def check_all_used(state: State, used: set[str], path: Path) -> None:

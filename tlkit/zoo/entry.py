@@ -65,7 +65,8 @@ class ZooEntry(Record):
 
     `layer_groups` maps a group's name to a regex, input to output. It must match the whole of a layer's
     path inside the backbone (the backbone's own name left out), and every layer with weights matches one.
-    `params` counts the backbone without its classification top. `verified` says that these weights were
+    `params` counts the backbone without its classification top, BatchNorm's statistics included, as Keras's
+    summary does. `verified` says that these weights were
     loaded and their answers compared with known ones; where they were not, only the architecture was built.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -171,7 +170,7 @@ def _copy(archive: zipfile.ZipFile, name: str, target: Path) -> None:
 def _replace(new: Path, target: Path, scratch: Path) -> None:
     if target.is_dir():  # a folder that is not empty cannot be replaced in one step
         target.rename(scratch / "damaged")
-    os.replace(new, target)
+    new.replace(target)
 
 
 def _checked_local_file(source: FileSource) -> Path:

