@@ -1,0 +1,135 @@
+"""Look at a source without training on it: counts, balance, sizes, and what cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import tensorflow as tf
+
+from tlkit.config import DataConfig, Task
+from tlkit.data.content import Content, read_content
+from tlkit.data.labels import Labels, parse_labels
+from tlkit.data.manifest import SPLITS
+from tlkit.data.rows import Rows
+from tlkit.data.sources import read_rows
+from tlkit.data.structure import bad_share_problem, class_problems, count_classes, split_problems
+from tlkit.preprocessing.decoding import decode_picture
+
+_MADE = "all"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found; `ok` is False where a run would refuse the examples (`problems` says why).
+
+    `splits`: examples per split of the source, or under "all" where a run would make the splits. `classes`:
+    examples per class and split, usable ones only; empty for regression. `balance`: the largest class divided
+    by the smallest. `values`: min, median and max of each number (regression). `sizes`: min, median and max of
+    width and height, in pixels. `unreadable`, `notes`: path, problem and action of each. `duplicates`: the
+    groups of examples with one content; `conflicts`: those of them with different labels.
+    """
+
+    source: str
+    examples: int
+    usable: int
+    splits: dict[str, int]
+    classes: dict[str, dict[str, int]]
+    balance: float | None
+    values: dict[str, dict[str, float]]
+    sizes: dict[str, dict[str, float]]
+    unreadable: tuple[dict[str, str], ...]
+    notes: tuple[dict[str, str], ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    conflicts: tuple[tuple[str, ...], ...]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def check(spec: DataConfig, task: Task = "classify", *, source: object | None = None) -> CheckReport:
+    """Read and decode every example of `source` (or `spec.source`), as a run would, and report.
+
+    Raises DataError where the source, a column or a path is wrong, and DataCheckError for missing labels;
+    what is wrong with the examples as a whole is in the report.
+    """
+    rows = read_rows(spec.source if source is None else source, spec)
+    labels = parse_labels(rows, task)
+    sides = np.zeros((len(rows), 2), np.int32)
+    content = read_content(
+        rows, lambda raw: tf.shape(decode_picture(raw))[:2], lambda one: tf.shape(one)[:2], sides
+    )
+    usable = content.usable
+    splits = np.where(usable, rows.splits if rows.splits is not None else _MADE, "")
+    found = [bad_share_problem(rows, content, spec.max_bad), *class_problems(rows, labels, usable, task)]
+    if rows.splits is not None:
+        found += split_problems(rows, labels, splits)
+    classes = _class_counts(labels, splits)
+    totals = [sum(counts.values()) for counts in classes.values()]
+    duplicates, conflicts = _duplicates(rows, labels, content)
+    return CheckReport(
+        source=rows.where,
+        examples=len(rows),
+        usable=int(usable.sum()),
+        splits={name: int(np.sum(splits == name)) for name in (*SPLITS, _MADE) if np.any(splits == name)},
+        classes=classes,
+        balance=round(max(totals) / min(totals), 2) if totals and min(totals) else None,
+        values=_values(labels, usable),
+        sizes={"width": _spread(sides[usable, 1]), "height": _spread(sides[usable, 0])}
+        if usable.any()
+        else {},
+        unreadable=tuple(
+            {"path": rows.describe(row), "problem": problem, "action": "left out"}
+            for row, problem in enumerate(content.problems)
+            if problem
+        ),
+        notes=tuple(note._asdict() for note in (*rows.notes, *labels.notes)),
+        duplicates=duplicates,
+        conflicts=conflicts,
+        problems=tuple(problem for problem in found if problem),
+    )
+
+
+def _class_counts(labels: Labels, splits: npt.NDArray[np.str_]) -> dict[str, dict[str, int]]:
+    if labels.classes is None:
+        return {}
+    names = [name for name in (*SPLITS, _MADE) if np.any(splits == name)]
+    counts = {name: count_classes(labels, splits == name) for name in names}
+    return {
+        label: {name: int(counts[name][row]) for name in names} for row, label in enumerate(labels.classes)
+    }
+
+
+def _values(labels: Labels, usable: npt.NDArray[np.bool_]) -> dict[str, dict[str, float]]:
+    if labels.classes is not None or not usable.any():
+        return {}
+    targets = labels.targets[usable].reshape(usable.sum(), -1)
+    return {str(column): _spread(targets[:, column]) for column in range(targets.shape[1])}
+
+
+def _spread(values: npt.NDArray[Any]) -> dict[str, float]:
+    return {"min": float(values.min()), "median": float(np.median(values)), "max": float(values.max())}
+
+
+def _duplicates(
+    rows: Rows, labels: Labels, content: Content
+) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
+    """Groups of examples with the same content, and those of them that disagree about the label."""
+    usable = np.flatnonzero(content.usable)
+    groups = pd.Series(usable).groupby([content.hashes[row] for row in usable], sort=False)
+    same = [members.tolist() for _, members in groups if len(members) > 1]
+    differing = [members for members in same if len({labels.text[row] for row in members}) > 1]
+
+    def name(sets: list[list[int]]) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(rows.describe(row) for row in members) for members in sets)
+
+    return name(same), name(differing)

@@ -1,0 +1,222 @@
+"""From a source to splits that are ready to feed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import tensorflow as tf
+
+from tlkit.config import DataConfig, Task
+from tlkit.data.content import Content, read_content
+from tlkit.data.labels import Labels, parse_labels
+from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
+from tlkit.data.rows import Note, Rows
+from tlkit.data.sample import resolve_sample_split
+from tlkit.data.sources import kind_of, read_rows
+from tlkit.data.splits import complete_splits, make_splits, strata_of_column, strata_of_labels
+from tlkit.data.structure import bad_share_problem, class_problems, require_none, split_problems
+from tlkit.data.table import require_column
+from tlkit.errors import DataCheckError, DataError
+from tlkit.preprocessing import ImagePreprocessing
+
+_GIB = 2**30
+_ID_DIGITS = 12
+
+
+def load(
+    spec: DataConfig,
+    task: Task,
+    *,
+    seed: int,
+    preprocessing: ImagePreprocessing,
+    source: object | None = None,
+    classes: Sequence[str] | None = None,
+    only: Literal["train", "validation", "test"] | None = None,
+) -> Dataset:
+    """Read, check and split the examples of `source`, or of `spec.source`.
+
+    Every file is read once, hashed and decoded. What cannot be used is reported and left out. The decoded
+    samples are kept where they fit into `spec.memory`. The source's own splits are kept; a missing validation
+    is taken out of train, a missing test stays missing.
+
+    Args:
+        seed: Draws the splits.
+        source: A path, a sample's name, a DataFrame, `(inputs, labels)`, or a `tf.data.Dataset`.
+        classes: The names of an earlier run's classes; no others are accepted, and none has to be there.
+        only: Make no splits: all examples are of this one, or those that the source puts there, if it does.
+
+    Raises:
+        DataError: The source, a column or a path is wrong, or the labels do not fit the task.
+        DataCheckError: The examples were read and cannot be used as they are.
+        StorageError: No permission.
+        FetchError: A sample cannot be had.
+    """
+    source = spec.source if source is None else source
+    if kind_of(source) == "sample":
+        spec = resolve_sample_split(spec.model_copy(update={"source": source}))
+    rows = read_rows(source, spec)
+    labels = parse_labels(rows, task, classes)
+    strata, groups = _strata_and_groups(rows, labels, spec, task) if only is None else ([], None)
+    samples = _room_for_samples(rows, preprocessing.image_size, spec.memory)
+    content = read_content(
+        rows, preprocessing.decode, lambda one: preprocessing.resize_batch(one[None])[0], samples
+    )
+    usable = content.usable
+    require_none([problem for problem in [bad_share_problem(rows, content, spec.max_bad)] if problem])
+    if not usable.any():
+        raise DataCheckError(f"{rows.where}: no picture can be used.")
+    if classes is None:
+        require_none(class_problems(rows, labels, usable, task))
+    splits = _split(rows, usable, spec, seed, strata, groups, only)
+    if classes is None:
+        require_none(split_problems(rows, labels, splits))
+    table, report = _describe(rows, labels, content, splits, spec)
+    return Dataset(
+        Manifest(table, labels.classes), _examples(rows, labels, splits, table, samples), report, rows.name
+    )
+
+
+def _strata_and_groups(
+    rows: Rows, labels: Labels, spec: DataConfig, task: Task
+) -> tuple[list[str], list[Any] | None]:
+    chosen = {}
+    for key in ("stratify_by", "group_by"):
+        column = getattr(spec.split, key)
+        if column is None:
+            continue
+        if rows.extras.empty:
+            raise DataError(f"{rows.where}: data.split.{key} = {column!r} needs a table with that column.")
+        require_column(rows.extras, column, f"data.split.{key}", rows.where)
+        chosen[key] = rows.extras[column]
+        missing = np.flatnonzero(chosen[key].isna() | (chosen[key].astype(str).str.strip() == ""))
+        if len(missing):
+            raise DataCheckError(
+                f"{rows.where}: {len(missing)} rows have no value in {column!r} (data.split.{key}), first row {missing[0] + 1}."
+            )
+    strata = (
+        strata_of_column(chosen["stratify_by"]) if "stratify_by" in chosen else strata_of_labels(labels, task)
+    )
+    return strata, chosen["group_by"].tolist() if "group_by" in chosen else None
+
+
+def _room_for_samples(rows: Rows, image_size: int, memory: float) -> npt.NDArray[np.uint8] | None:
+    shape = (len(rows), image_size, image_size, 3)
+    needed = float(np.prod(shape, dtype=np.float64)) / _GIB
+    if needed <= memory:
+        return np.empty(shape, np.uint8)
+    if rows.pictures is not None:
+        raise DataError(
+            f"{rows.where}: {len(rows):,} pictures of {image_size} pixels need {needed:.2g} GiB, over data.memory = "
+            f"{memory:g}: raise data.memory, or write the pictures to files."
+        )
+    return None
+
+
+def _split(
+    rows: Rows,
+    usable: npt.NDArray[np.bool_],
+    spec: DataConfig,
+    seed: int,
+    strata: list[str],
+    groups: list[Any] | None,
+    only: str | None,
+) -> npt.NDArray[np.str_]:
+    """The split of every row, "" for those that are left out."""
+    splits = np.full(len(rows), "", dtype="<U10")
+    if only is not None:
+        has_own = rows.splits is not None and bool(np.any((rows.splits == only) & usable))
+        chosen = usable & (rows.splits == only) if has_own else usable
+        splits[chosen] = only
+        return splits
+    good = np.flatnonzero(usable)
+    own_groups = [groups[row] for row in good] if groups is not None else None
+    own_strata = [strata[row] for row in good]
+    if rows.splits is None:
+        splits[good] = make_splits(own_strata, spec.split, seed, own_groups)
+    else:
+        splits[good] = complete_splits(rows.splits[good], own_strata, spec.split, seed, own_groups)
+    return splits
+
+
+def _describe(
+    rows: Rows, labels: Labels, content: Content, splits: npt.NDArray[np.str_], spec: DataConfig
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest's table and the report."""
+    notes = [*rows.notes, *labels.notes]
+    flags, first = [], {}
+    for row, (digest, problem) in enumerate(zip(content.hashes, content.problems, strict=True)):
+        flags.append("")
+        if problem:
+            flags[row] = "unreadable"
+            notes.append(Note(rows.describe(row), problem, "left out"))
+        elif digest not in first:
+            first[digest] = row
+        else:
+            conflict = labels.text[row] != labels.text[first[digest]]
+            flags[row] = "duplicate conflict" if conflict else "duplicate"
+            notes.append(_note_duplicate(rows, labels, splits, row, first[digest]))
+    table = pd.DataFrame(
+        {
+            "id": [f"{digest[:_ID_DIGITS]}-{row}" for row, digest in enumerate(content.hashes)],
+            "path": rows.paths if rows.paths is not None else "",
+            "label": labels.text,
+            "split": splits,
+            "hash": content.hashes,
+            "flags": flags,
+        }
+    )
+    for column in (spec.split.group_by, spec.split.stratify_by):
+        if column is not None and column in rows.extras and column not in table:
+            table[column] = rows.extras[column].to_numpy()
+    return table, pd.DataFrame(notes, columns=Note._fields)
+
+
+def _note_duplicate(rows: Rows, labels: Labels, splits: npt.NDArray[np.str_], row: int, first: int) -> Note:
+    problem = f"has the same content as {rows.describe(first)}"
+    if labels.text[row] != labels.text[first]:
+        problem += f", but is labelled {labels.text[row]!r} and not {labels.text[first]!r}"
+    if splits[row] != splits[first]:
+        problem += f", and is in {splits[row] or 'no split'} while that is in {splits[first] or 'no split'}"
+    return Note(rows.describe(row), problem, "kept")
+
+
+def _examples(
+    rows: Rows,
+    labels: Labels,
+    splits: npt.NDArray[np.str_],
+    table: pd.DataFrame,
+    samples: npt.NDArray[np.uint8] | None,
+) -> dict[str, Examples]:
+    members = {name: np.flatnonzero(splits == name) for name in SPLITS}
+    if samples is not None:
+        _reorder(samples, np.concatenate([*members.values(), np.flatnonzero(splits == "")]))
+    ids = table["id"].to_numpy(np.str_)
+    paths = np.array(rows.paths, dtype=np.str_) if rows.paths is not None else None
+    examples, start = {}, 0
+    for name, chosen in members.items():
+        stop = start + len(chosen)
+        if len(chosen):
+            examples[name] = Examples(
+                ids=ids[chosen],
+                paths=paths[chosen] if paths is not None else None,
+                samples=samples[start:stop] if samples is not None else None,
+                targets=labels.targets[chosen],
+                weights=rows.weights[chosen] if rows.weights is not None else None,
+            )
+        start = stop
+    return examples
+
+
+def _reorder(array: npt.NDArray[Any], order: npt.NDArray[np.intp]) -> None:
+    """`array[:] = array[order]` without a second copy: each split becomes a slice of the one array."""
+    done = np.zeros(len(order), dtype=bool)
+    for start in range(len(order)):
+        held, place = array[start].copy() if not done[start] else None, start
+        while not done[place]:
+            done[place] = True
+            array[place] = held if order[place] == start else array[order[place]]
+            place = int(order[place])

@@ -1,0 +1,89 @@
+"""What every reader gives: the rows of a source, before any picture was looked at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tlkit.data.manifest import SPLITS
+from tlkit.errors import DataError
+
+SPLIT_ALIASES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+class Note(NamedTuple):
+    """A line of the data report."""
+
+    path: str
+    problem: str
+    action: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One row per example, in an order that does not depend on the file system.
+
+    `where` names the source in messages. `paths` (absolute) or `pictures` (arrays of any accepted form) hold
+    the content. `labels` has a column per label column, values as in the source. `splits` are the source's own
+    ("" leaves a row out). `extras` are further columns, to group or stratify by. `empty_classes` are class
+    folders without a picture. `hint` may end the message about a single class.
+    """
+
+    where: str
+    name: str
+    labels: pd.DataFrame
+    paths: Sequence[str] | None = None
+    pictures: Sequence[npt.NDArray[Any]] | None = None
+    splits: npt.NDArray[np.str_] | None = None
+    extras: pd.DataFrame = field(default_factory=pd.DataFrame)
+    weights: npt.NDArray[np.float32] | None = None
+    notes: tuple[Note, ...] = ()
+    empty_classes: tuple[str, ...] = ()
+    hint: str = ""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def describe(self, row: int) -> str:
+        """How a person finds a row: its path, or its number (from 1, the header not counted)."""
+        return self.paths[row] if self.paths is not None else f"row {row + 1}"
+
+
+def short_name(text: str) -> str:
+    """A name that fits into a folder's name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "data"
+
+
+def parse_splits(values: Sequence[Any], where: str) -> npt.NDArray[np.str_]:
+    """The values of a split column as names of splits; empty values stay "".
+
+    Raises DataError for an unknown value, and where no row is for training.
+    """
+    known: list[str] = []
+    for row, value in enumerate(values):
+        text = "" if pd.isna(value) else str(value).strip().lower()
+        if text and text not in SPLIT_ALIASES:
+            raise DataError(
+                f"{where}: row {row + 1} has the split {value!r}. Allowed: {', '.join(SPLITS)}, or empty to leave it out."
+            )
+        known.append(SPLIT_ALIASES.get(text, ""))
+    splits = np.array(known, dtype=np.str_)
+    if "train" not in known:
+        raise DataError(f"{where}: no row has the split 'train', received: {', '.join(sorted(set(known)))}.")
+    return splits
+
+
+def list_some(items: Sequence[Any], most: int = 3, separator: str = ", ") -> str:
+    """The first few of `items`, and how many more there are."""
+    shown = separator.join(str(item) for item in items[:most])
+    return f"{shown}{separator}and {len(items) - most} more" if len(items) > most else shown

@@ -1,0 +1,77 @@
+"""From whatever holds the examples to rows: which reader reads what."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tensorflow as tf
+
+from tlkit import zoo
+from tlkit.config import DataConfig
+from tlkit.data.arrays import read_arrays, read_tf_dataset
+from tlkit.data.folder import read_folder
+from tlkit.data.rows import Rows
+from tlkit.data.sample import read_sample
+from tlkit.data.table import TABLE_ENDINGS, read_frame, read_table
+from tlkit.errors import DataError, StorageError
+
+READERS: dict[str, Callable[[Any, DataConfig], Rows]] = {
+    "folder": read_folder,
+    "table": read_table,
+    "frame": read_frame,
+    "arrays": read_arrays,
+    "tf_dataset": read_tf_dataset,
+    "sample": lambda name, spec: read_sample(zoo.get_sample(name)),
+}
+
+
+def read_rows(source: object, spec: DataConfig) -> Rows:
+    """The rows of `source`: a path, a sample's name, a DataFrame, (inputs, labels), or a `tf.data.Dataset`.
+
+    Raises DataError where it is none of these or does not exist, and what its reader raises.
+    """
+    kind = kind_of(source)
+    return READERS[kind](Path(str(source)).expanduser() if kind in ("folder", "table") else source, spec)
+
+
+def kind_of(source: object) -> str:
+    """The key of `READERS` for `source`. An existing path wins over a sample's name."""
+    if isinstance(source, str | Path):
+        return _kind_of_path(str(source))
+    if isinstance(source, pd.DataFrame):
+        return "frame"
+    if isinstance(source, tf.data.Dataset):
+        return "tf_dataset"
+    if isinstance(source, tuple | list):
+        return "arrays"
+    if source is None:
+        raise DataError("No data was given: set data.source to a folder, a table or a sample's name.")
+    raise DataError(
+        f"Cannot read examples from {type(source).__name__}. Expected a path, a sample's name, a DataFrame, "
+        "(inputs, labels), or a tf.data.Dataset."
+    )
+
+
+def _kind_of_path(text: str) -> str:
+    path = Path(text).expanduser()
+    samples = [entry.name for entry in zoo.samples()]
+    try:
+        if path.is_dir():
+            return "folder"
+        if path.exists():
+            if path.name.lower().endswith(TABLE_ENDINGS):
+                return "table"
+            raise DataError(
+                f"{text}: is neither a folder nor a table. Expected a file ending in {', '.join(TABLE_ENDINGS)}."
+            )
+    except OSError as error:
+        raise StorageError(f"Cannot read {text}: {error.strerror}.") from None
+    if text in samples:
+        return "sample"
+    nearest = difflib.get_close_matches(text, samples, n=1)
+    hint = f" Did you mean the sample {nearest[0]!r}?" if nearest else f" Samples: {', '.join(samples)}."
+    raise DataError(f"{text}: no such file or folder.{hint}")
