@@ -64,7 +64,9 @@ def png(samples: np.ndarray, colour_type: int, bits: int, extra: bytes = b"") ->
     height, width = samples.shape[:2]
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in samples)
-    body = png_chunk(b"IHDR", header) + extra + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    body = (
+        png_chunk(b"IHDR", header) + extra + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    )
     return b"\x89PNG\r\n\x1a\n" + body
 
 
@@ -93,7 +95,9 @@ def bmp_32(compression: int, alpha_mask: int) -> bytes:
     pixels = np.asarray(rgba())[::-1, :, [2, 1, 0, 3]].tobytes()
     header_size = 108 if compression == 3 else 40
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, alpha_mask) if compression == 3 else b""
-    info = struct.pack("<IiiHHIIiiII", header_size, WIDTH, HEIGHT, 1, 32, compression, len(pixels), 0, 0, 0, 0)
+    info = struct.pack(
+        "<IiiHHIIiiII", header_size, WIDTH, HEIGHT, 1, 32, compression, len(pixels), 0, 0, 0, 0
+    )
     header = (info + masks).ljust(header_size, b"\0")
     offset = 14 + len(header)
     return b"BM" + struct.pack("<IHHI", offset + len(pixels), 0, 0, offset) + header + pixels
@@ -133,7 +137,12 @@ def lossless() -> dict[str, bytes]:
         "gif animated": save(rgb(), "GIF", save_all=True, append_images=[turned]),
         "gif with transparency": save(palette_picture(), "GIF", transparency=3),
         "gif animated, with transparency and comment": save(
-            palette_picture(), "GIF", transparency=3, save_all=True, append_images=[turned], comment=b"x" * 700
+            palette_picture(),
+            "GIF",
+            transparency=3,
+            save_all=True,
+            append_images=[turned],
+            comment=b"x" * 700,
         ),
     }
 
@@ -145,7 +154,9 @@ def translucent() -> dict[str, bytes]:
         "png palette with alphas": save(palette_picture(), "PNG", transparency=bytes([0, 90, 200] * 4)),
         "webp lossless with alpha": save(rgba(), "WEBP", lossless=True, exact=True),
         "webp lossy with alpha": save(rgba(), "WEBP", quality=90),
-        "webp animated with alpha": save(rgba(), "WEBP", lossless=True, save_all=True, append_images=[rgba()]),
+        "webp animated with alpha": save(
+            rgba(), "WEBP", lossless=True, save_all=True, append_images=[rgba()]
+        ),
         "bmp 32 bits with alpha": bmp_32(compression=3, alpha_mask=0xFF000000),
     }
 

@@ -149,7 +149,9 @@ def parse_augment(value: Any) -> Any:
         if value in POLICIES:
             return value
         if value not in AUGMENTATIONS:
-            raise ValueError(f"unknown policy {value!r}.{suggest(value, POLICIES)} A list of augmentations is one, too.")
+            raise ValueError(
+                f"unknown policy {value!r}.{suggest(value, POLICIES)} A list of augmentations is one, too."
+            )
         value = [value]
     if isinstance(value, Mapping):
         value = [value]

@@ -46,5 +46,7 @@ def _to_255(picture: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         return np.rint(values / 257.0)
     low, high = values.min(), values.max()
     if low < 0 or high > 255:
-        raise DataError(f"A picture's values must lie in 0–255 (or 0–1 as floats), received {low:g} to {high:g}.")
+        raise DataError(
+            f"A picture's values must lie in 0–255 (or 0–1 as floats), received {low:g} to {high:g}."
+        )
     return values * 255.0 if picture.dtype.kind == "f" and high <= 1 else values

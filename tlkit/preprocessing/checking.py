@@ -54,7 +54,11 @@ def _is_cut_off(kind: str, raw: bytes) -> bool:
 def _boil_down(error: tf.errors.InvalidArgumentError) -> str:
     """TensorFlow's message without the names of graph nodes around it."""
     lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Graph execution error", "Detected at node", "[[", "("))]
+    told = [
+        line
+        for line in lines
+        if not line.startswith(("Graph execution error", "Detected at node", "[[", "("))
+    ]
     text = (told or lines)[-1].removeprefix("assertion failed: ").strip("[]")
     text = text.split("}} ")[-1].split(" [Op:")[0]
     return text[:160].rstrip(". ")
@@ -71,5 +75,7 @@ def _traced_decode() -> Callable[[bytes], tf.Tensor]:
 
 
 def _trace(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[bytes], tf.Tensor]:
-    traced: Callable[[bytes], tf.Tensor] = tf.function(function, input_signature=[tf.TensorSpec((), tf.string)])
+    traced: Callable[[bytes], tf.Tensor] = tf.function(
+        function, input_signature=[tf.TensorSpec((), tf.string)]
+    )
     return traced

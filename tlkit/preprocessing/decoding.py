@@ -15,7 +15,15 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tlkit.preprocessing.chunks import png_chunk, webp_chunk
-from tlkit.preprocessing.file_bytes import big_endian, bytes_at, length_of, little_endian, one_byte, replace_at, slice_at
+from tlkit.preprocessing.file_bytes import (
+    big_endian,
+    bytes_at,
+    length_of,
+    little_endian,
+    one_byte,
+    replace_at,
+    slice_at,
+)
 from tlkit.preprocessing.gif import decode_first_frame
 from tlkit.preprocessing.kinds import ACCEPTED, REFUSED, bmp_has_alpha, kind_index
 from tlkit.preprocessing.orientation import apply_orientation, exif_orientation, jpeg_orientation

@@ -13,9 +13,10 @@ _WHITE = b"\xff\xff\xff"
 def decode_first_frame(raw: tf.Tensor) -> tf.Tensor:
     """The first frame as uint8 RGB (H, W, 3) of the whole canvas; where nothing was painted it is white.
 
-    TensorFlow paints what is transparent black and decodes an incomplete frame without a word. So the
-    bytes are rewritten first: transparency is switched off and its palette entry made white, and the file
-    is cut after its first frame, whose end must be there.
+    TensorFlow paints what is transparent black, misplaces a frame that is smaller than the canvas, and may
+    decode an incomplete frame without a word. So the bytes are rewritten first: transparency is switched off
+    and its palette entry made white, the frame is moved to the corner, and the file is cut after it. The end
+    of the frame must be there.
     """
     flags = bytes_at(raw, 10, 1)[0]
     after_header = 13 + _palette_bytes(flags)
@@ -30,10 +31,10 @@ def decode_first_frame(raw: tf.Tensor) -> tf.Tensor:
     )
     with tf.control_dependencies([complete]):
         frame = tf.cond(control > 0, lambda: _without_transparency(raw, control, palette), lambda: raw)
+        frame = replace_at(frame, image + 1, bytes(4))
         frame = tf.strings.join([slice_at(frame, 0, end), _TRAILER])
-    canvas = tf.io.decode_image(frame, channels=3, expand_animations=False)
-    canvas = tf.ensure_shape(canvas, (None, None, 3))
-    return _whiten_outside(canvas, descriptor)
+    picture = tf.io.decode_image(frame, channels=3, expand_animations=False)
+    return _onto_canvas(raw, tf.ensure_shape(picture, (None, None, 3)), descriptor)
 
 
 def _find_first_image(raw: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -77,14 +78,16 @@ def _palette_bytes(flags: tf.Tensor) -> tf.Tensor:
     return tf.where(flags >= 0x80, size, 0)
 
 
-def _whiten_outside(canvas: tf.Tensor, descriptor: tf.Tensor) -> tf.Tensor:
-    """The frame may be smaller than the canvas; around it there is nothing, so white."""
-    left, top, width, height = (little_endian(descriptor[at : at + 2]) for at in (1, 3, 5, 7))
-    size = tf.shape(canvas, tf.int64)
-
-    def whitened() -> tf.Tensor:
-        rows, columns = tf.range(size[0])[:, None], tf.range(size[1])[None, :]
-        inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
-        return tf.where(inside[:, :, None], canvas, tf.constant(255, tf.uint8))
-
-    return tf.cond((width < size[1]) | (height < size[0]), whitened, lambda: canvas)
+def _onto_canvas(raw: tf.Tensor, frame: tf.Tensor, descriptor: tf.Tensor) -> tf.Tensor:
+    """The frame in its place on the canvas; around it there is nothing, so white."""
+    screen = bytes_at(raw, 6, 4)
+    before = tf.stack([little_endian(descriptor[3:5]), little_endian(descriptor[1:3])])  # top, left
+    canvas = tf.stack([little_endian(screen[2:]), little_endian(screen[:2])])
+    size = tf.shape(frame, tf.int64)[:2]
+    after = tf.maximum(canvas - before - size, 0)
+    margins = tf.concat([tf.stack([before, after], axis=1), tf.zeros((1, 2), tf.int64)], axis=0)
+    return tf.cond(
+        tf.reduce_any(margins > 0),
+        lambda: tf.pad(frame, margins, constant_values=tf.constant(255, tf.uint8)),
+        lambda: frame,
+    )

@@ -16,7 +16,7 @@ ACCEPTED = ("JPEG", "PNG", "WebP", "GIF", "BMP")
 REFUSED = {
     "palette BMP": "is a palette BMP, which TensorFlow decodes wrongly: convert it to PNG",
     "run-length BMP": "is a run-length BMP, which TensorFlow cannot decode: convert it to PNG",
-    "unusual BMP": "is a BMP of an unusual layout (only plain 24 and 32 bits are read): convert it to PNG",
+    "unusual BMP": "is an unusual BMP (only plain 24 and 32 bits are read): convert it to PNG",
     "TIFF": "is a TIFF, which TensorFlow cannot decode: convert it to PNG",
     "HEIC or AVIF": "is a HEIC or AVIF file, which TensorFlow cannot decode: convert it to PNG or JPEG",
     "JPEG XL": "is a JPEG XL, which is not accepted: convert it to PNG or JPEG",
@@ -86,7 +86,9 @@ def _bmp_kind(header: tf.Tensor) -> tf.Tensor:
     bits = tf.where(old, little_endian(header[24:26]), little_endian(header[28:30]))
     compression = tf.where(old, tf.constant(0, tf.int64), _u32(header, 30))
     known = tf.reduce_any(info_size == tf.constant([12, 16, 40, 52, 56, 64, 108, 124], tf.int64))
-    usual_masks = tf.reduce_all(tf.stack([_u32(header, at) for at in (54, 58, 62)]) == [0xFF0000, 0xFF00, 0xFF])
+    usual_masks = tf.reduce_all(
+        tf.stack([_u32(header, at) for at in (54, 58, 62)]) == [0xFF0000, 0xFF00, 0xFF]
+    )
     plain = (compression == 0) & ((bits == 24) | (bits == 32))
     masked = (compression == 3) & (bits == 32) & usual_masks
     readable = (info_size >= 40) & (info_size != 64) & (plain | masked)

@@ -40,7 +40,9 @@ def _pad(picture: tf.Tensor, size: int) -> tf.Tensor:
     before = (size - inner) // 2
     margins = tf.stack([before, size - inner - before], axis=1)
     return tf.pad(
-        _scale(picture, inner), tf.concat([margins, [[0, 0]]], axis=0), constant_values=tf.cast(_WHITE, tf.uint8)
+        _scale(picture, inner),
+        tf.concat([margins, [[0, 0]]], axis=0),
+        constant_values=tf.cast(_WHITE, tf.uint8),
     )
 
 
