@@ -3,6 +3,9 @@
 Tan and Le, EfficientNet, ICML 2019, scaled as in the Lite variants: ReLU6, no squeeze-and-excitation, stem
 and top are not scaled. Stochastic depth, which regularised the training from scratch, is left out: heads
 bring their own dropout.
+
+KerasHub's EfficientNetBackbone cannot hold these weights: it pads its strided depthwise convolutions on both
+sides, which moves the logits by up to 1.8 (tried on KerasHub 0.32).
 """
 
 from __future__ import annotations

@@ -51,10 +51,9 @@ def load_mobilenet_torchvision(model: keras.Model, path: Path) -> None:
     for name, (convolution, norm) in _torch_names(layers).items():
         used |= assign_convolution(layers[f"{name}_conv"], state, convolution)
         used |= assign_batch_norm(layers[f"{name}_bn"], state, norm)
-    top = "classifier.1"
-    used |= (
-        assign_dense(layers["logits"], state, top) if "logits" in layers else {f"{top}.weight", f"{top}.bias"}
-    )
+    if "logits" in layers:
+        assign_dense(layers["logits"], state, "classifier.1")
+    used |= {"classifier.1.weight", "classifier.1.bias"}
     check_all_used(state, used, path)
 
 

