@@ -2,11 +2,12 @@
 
 from tlkit.config.data import Columns, DataConfig, Split
 from tlkit.config.head import HeadConfig, Task
-from tlkit.config.load import LoadedConfig, dump, load_config, read_yaml, to_yaml, validate
+from tlkit.config.load import LoadedConfig, dump, flatten, load_config, validate
 from tlkit.config.plan import PLANS, PlanSpec, StageSpec
 from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.config.run import RunConfig
 from tlkit.config.training import TrainingConfig
+from tlkit.config.yaml_file import read_yaml, to_yaml
 
 __all__ = [
     "PLANS",
@@ -22,6 +23,7 @@ __all__ = [
     "Task",
     "TrainingConfig",
     "dump",
+    "flatten",
     "load_config",
     "read_yaml",
     "to_yaml",

@@ -27,6 +27,7 @@ class HeadConfig(Options):
     dropout: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.2
     """Dropout rate before each dense layer."""
     initializer: Initializer = "glorot_uniform"
+    """Initial values of the dense layers' kernels."""
     l1: NonNegative = 0.0
     """L1 penalty on the kernels of the dense layers."""
     l2: NonNegative = 0.0
@@ -38,6 +39,7 @@ class HeadConfig(Options):
     huber_delta: Annotated[float, pydantic.Field(gt=0.0)] = 1.0
     """Where the Huber loss turns from squared to absolute, in standard deviations of the target."""
     label_smoothing: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of each label that is spread over all classes (Szegedy et al., arXiv:1512.00567)."""
     class_weight: Literal["none", "balanced"] | dict[str, NonNegative] = "none"
     """`balanced` weighs each class by n / (classes × count); a table names every class."""
     standardize: bool = True

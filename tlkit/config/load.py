@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any
 import pydantic
 import yaml
 
+from tlkit.config.problems import describe_problems
 from tlkit.config.run import RunConfig
-from tlkit.errors import ConfigError, StorageError
+from tlkit.config.yaml_file import parse_yaml, read_yaml
+from tlkit.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def load_config(
     """
     name = str(source) if isinstance(source, str | Path) else "config"
     tree = read_yaml(source) if isinstance(source, str | Path) else copy.deepcopy(dict(source or {}))
-    origins = {dotted: name for dotted in flatten(tree)}
+    origins = dict.fromkeys(flatten(tree), name)
     for dotted, value in (options or {}).items():
         set_path(tree, dotted, value)
         _mark(origins, dotted, value, "option")
@@ -63,8 +64,8 @@ def validate(tree: Mapping[str, Any], where: str = "config") -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except pydantic.ValidationError as error:
-        lines = [_describe(problem, tree) for problem in error.errors()]
-    raise ConfigError(f"{where}: " + "; ".join(lines))
+        problems = describe_problems(error, tree)
+    raise ConfigError(f"{where}: {'; '.join(problems)}")
 
 
 def dump(config: RunConfig) -> dict[str, Any]:
@@ -73,34 +74,12 @@ def dump(config: RunConfig) -> dict[str, Any]:
     return tree
 
 
-def to_yaml(tree: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}).") from None
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys at the top, received {type(tree).__name__}.")
-    return tree
-
-
 def parse_override(text: str) -> tuple[str, Any]:
     dotted, separator, value = text.partition("=")
     if not separator or not dotted.strip():
         raise ConfigError(f"Override {text!r} is not of the form key.path=value.")
     try:
-        return dotted.strip(), _numbers(yaml.safe_load(value))
+        return dotted.strip(), parse_yaml(value)
     except yaml.YAMLError:
         raise ConfigError(f"Override {text!r}: the value is not valid YAML.") from None
 
@@ -110,17 +89,13 @@ def set_path(tree: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     node: Any = tree
     for key in parents:
-        if isinstance(node, list):
-            node = _item(node, key, dotted)
-            continue
-        child = node.get(key)
+        child = _item(node, key, dotted) if isinstance(node, list) else node.get(key)
         if isinstance(child, str) and key == "plan":
             child = {"name": child}
-        if child is None:
-            child = {}
+        child = {} if child is None else child
         if not isinstance(child, dict | list):
             raise ConfigError(f"Override {dotted!r}: {key!r} holds {child!r}, not a mapping.")
-        node[key] = child
+        node[int(key) if isinstance(node, list) else key] = child
         node = child
     if isinstance(node, list):
         _item(node, last, dotted)
@@ -144,46 +119,16 @@ def _item(node: list[Any], key: str, dotted: str) -> Any:
     return node[int(key)]
 
 
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as text; people mean a number."""
-    if isinstance(value, str):
-        try:
-            return float(value) if "e" in value.lower() and value[:1] in "0123456789.-+" else value
-        except ValueError:
-            return value
-    return value
-
-
 def _mark(origins: dict[str, str], dotted: str, value: Any, origin: str) -> None:
     for path in [known for known in origins if known == dotted or known.startswith(f"{dotted}.")]:
         del origins[path]
-    origins.update({path: f"{origin} {dotted}" for path in flatten(value, f"{dotted}.")})
+    origins.update(dict.fromkeys(flatten(value, f"{dotted}."), f"{origin} {dotted}"))
 
 
 def _origin(origins: Mapping[str, str], dotted: str) -> str:
+    """Where a value came from: set itself, or as part of something above it that was."""
     parts = dotted.split(".")
     candidates = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
-    if dotted == "plan.name":
-        candidates = ["plan.name", "plan"]
+    if parts[0] == "plan" and dotted != "plan.name":
+        candidates = [dotted]  # a plan that was named brings defaults of its own
     return next((origins[path] for path in candidates if path in origins), "default")
-
-
-def _describe(problem: Any, tree: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
-    path = ".".join(part for part in location if not part.endswith("]") and "Plan" not in part and "Spec" not in part)
-    if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(location[-1], _known_keys(path), n=1, cutoff=0.5)
-        return f"unknown key {path!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else "")
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    received = "" if "received" in message or isinstance(problem["input"], dict) else f", received {problem['input']!r}"
-    return f"{path}: {message}{received}" if path else f"{message}{received}"
-
-
-def _known_keys(path: str) -> list[str]:
-    """The keys that are known beside the last part of `path`."""
-    model: Any = RunConfig
-    for part in path.split(".")[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = type(field.default) if field is not None else None
-    return list(getattr(model, "model_fields", {}))

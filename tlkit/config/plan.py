@@ -17,11 +17,15 @@ class StageSpec(Options):
     """One stage, written out."""
 
     name: str | None = None
+    """None: `stage1`, `stage2` and so on."""
     train: Literal["head", "all"] | Annotated[int, pydantic.Field(ge=1)]
     """The head alone, the head and the top k layer groups, or everything."""
     epochs: Epochs
+    """Epochs of this stage, unless `training.epochs` says otherwise."""
     learning_rate: Rate | None = None
+    """Peak rate. None: `training.learning_rate`, or the default for what the stage trains."""
     patience: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Epochs without a better monitored value after which the stage ends early. None: `training.patience`."""
 
 
 class HeadPlan(Options):
@@ -29,6 +33,7 @@ class HeadPlan(Options):
 
     name: Literal["head"] = "head"
     epochs: Epochs = 15
+    """Epochs of the stage."""
 
 
 class HeadThenTopPlan(Options):
@@ -36,7 +41,9 @@ class HeadThenTopPlan(Options):
 
     name: Literal["head_then_top"] = "head_then_top"
     head_epochs: Epochs = 3
+    """Epochs of the first stage, which trains the head alone."""
     epochs: Epochs = 12
+    """Epochs of the last stage."""
     top: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] = 0.5
     """Share of the layer groups, counted from the top and rounded down, but at least one."""
 
@@ -46,7 +53,9 @@ class HeadThenAllPlan(Options):
 
     name: Literal["head_then_all"] = "head_then_all"
     head_epochs: Epochs = 3
+    """Epochs of the first stage, which trains the head alone."""
     epochs: Epochs = 10
+    """Epochs of the last stage."""
 
 
 class GradualPlan(Options):
@@ -54,9 +63,11 @@ class GradualPlan(Options):
 
     name: Literal["gradual"] = "gradual"
     head_epochs: Epochs = 3
+    """Epochs of the first stage, which trains the head alone."""
     epochs: Epochs = 1
     """Epochs of every stage after the first."""
     groups_per_stage: Annotated[int, pydantic.Field(ge=1)] = 1
+    """How many layer groups each stage adds."""
 
 
 class FullPlan(Options):
@@ -64,6 +75,7 @@ class FullPlan(Options):
 
     name: Literal["full"] = "full"
     epochs: Epochs = 10
+    """Epochs of the stage."""
 
 
 PLANS: dict[str, type[Options]] = {
@@ -74,17 +86,44 @@ PLANS: dict[str, type[Options]] = {
     "full": FullPlan,
 }
 
-NamedPlan = HeadPlan | HeadThenTopPlan | HeadThenAllPlan | GradualPlan | FullPlan
-PlanSpec = NamedPlan | tuple[StageSpec, ...]
+STAGES = "stages"
+
+
+def _kind(value: Any) -> str:
+    """Which kind of plan a value is: the name of a plan, or `stages`."""
+    if isinstance(value, list | tuple):
+        return STAGES
+    return str(value["name"] if isinstance(value, dict) else value.name)
+
+
+PlanSpec = Annotated[
+    Annotated[HeadPlan, pydantic.Tag("head")]
+    | Annotated[HeadThenTopPlan, pydantic.Tag("head_then_top")]
+    | Annotated[HeadThenAllPlan, pydantic.Tag("head_then_all")]
+    | Annotated[GradualPlan, pydantic.Tag("gradual")]
+    | Annotated[FullPlan, pydantic.Tag("full")]
+    | Annotated[tuple[StageSpec, ...], pydantic.Tag(STAGES)],
+    pydantic.Discriminator(_kind),
+]
+
+DEFAULT_PLAN = HeadThenTopPlan()
 
 
 def parse_plan(value: Any) -> Any:
-    """A plan's name, its mapping, or a list of stages, as the class that validates it."""
+    """A plan's name, its options, or a list of stages, in the form that is validated.
+
+    Options without a name are those of the default plan. Raises ValueError when it is none of the three.
+    """
     if isinstance(value, str):
         value = {"name": value}
-    if not isinstance(value, dict):
-        return value
-    name = value.get("name")
-    if name not in PLANS:
-        raise ValueError(f"unknown plan {name!r}.{suggest(str(name), PLANS)} A list of stages is a plan, too.")
-    return PLANS[name].model_validate(value)
+    if isinstance(value, dict):
+        value = {"name": DEFAULT_PLAN.name, **value}
+        if value["name"] not in PLANS:
+            raise ValueError(
+                f"unknown plan {value['name']!r}.{suggest(str(value['name']), PLANS)} A list of stages is one, too."
+            )
+    elif not value or not isinstance(value, list | tuple | Options):
+        raise ValueError(
+            f"should be a plan's name, its options, or a list of at least one stage, received {value!r}"
+        )
+    return value

@@ -9,7 +9,7 @@ import pydantic
 from tlkit.config.base import Options
 from tlkit.config.data import DataConfig
 from tlkit.config.head import HeadConfig, Task
-from tlkit.config.plan import HeadThenTopPlan, PlanSpec, parse_plan
+from tlkit.config.plan import DEFAULT_PLAN, PlanSpec, parse_plan
 from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.config.training import TrainingConfig
 
@@ -24,16 +24,21 @@ class RunConfig(Options):
     weights: Literal["pretrained", "none"] = "pretrained"
     """`none` starts from the layers' own random initialisers."""
     task: Task = "classify"
+    """One label per example, any number of labels, or numbers."""
     head: HeadConfig = HeadConfig()
-    plan: PlanSpec = HeadThenTopPlan()
+    plan: PlanSpec = DEFAULT_PLAN
+    """How the run unfreezes: a plan's name, `{name: …, option: …}`, or a list of stages."""
     batch_norm: Literal["frozen", "train"] = "frozen"
     """`frozen` keeps statistics, scale and shift of every BatchNorm as they were, in unfrozen groups too."""
     training: TrainingConfig = TrainingConfig()
     strategy: Literal["auto", "cpu", "gpu", "mirrored", "tpu"] = "auto"
+    """`auto`: mirrored for several GPUs, else the GPU, else the CPU."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 0
+    """Decides the splits, the order of the examples, every random draw and the head's initial weights."""
     deterministic: bool = False
     """Make two runs on one machine bit-identical, at some cost in speed."""
     export: bool = True
+    """Write a SavedModel into the run folder at the end."""
     out: str | None = None
     """The run folder. None: `runs/<data>-<backbone>-<n>`."""
     python: tuple[str, ...] = ()
@@ -43,9 +48,3 @@ class RunConfig(Options):
     @classmethod
     def _parse_plan(cls, value: Any) -> Any:
         return parse_plan(value)
-
-    @pydantic.model_validator(mode="after")
-    def _plan_has_stages(self) -> RunConfig:
-        if isinstance(self.plan, tuple) and not self.plan:
-            raise ValueError("plan: a list of stages needs at least one stage")
-        return self

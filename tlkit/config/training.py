@@ -18,6 +18,7 @@ class TrainingConfig(Options):
     learning_rate: Rate | None = None
     """Peak rate of every stage. None: 1e-3 for a stage that trains the head alone, 3e-4 for the others."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW (Loshchilov and Hutter, arXiv:1711.05101), or SGD with momentum."""
     weight_decay: Annotated[float, pydantic.Field(ge=0.0)] = 1e-4
     """Decoupled weight decay; biases and normalisation scales are left out."""
     momentum: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.9
@@ -25,6 +26,7 @@ class TrainingConfig(Options):
     clip_norm: Annotated[float, pydantic.Field(gt=0.0)] | None = 1.0
     """Largest global norm of the gradient."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rate does after the warm-up: fall to zero along a cosine over the stage, or stay."""
     warmup: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.1
     """Share of a stage's steps in which the rate rises linearly from zero."""
     patience: Annotated[int, pydantic.Field(ge=1)] | None = 5

@@ -1,0 +1,88 @@
+"""What all tests share: a cache folder, real data where there is some, and small pictures."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlkit.zoo import home
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# TensorFlow reads this when it is imported; tests of start-up noise run in processes of their own.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+PictureFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data sets: the folder that `TLKIT_TEST_DATA` names, or `../shared/data` beside the repository."""
+    folder = Path(os.environ.get("TLKIT_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set TLKIT_TEST_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache_folder() -> Path:
+    """The machine's own cache folder, so that wheels are fetched once per machine."""
+    return home()
+
+
+@pytest.fixture(autouse=True)
+def _stable_environment(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test starts with the same settings, whatever the shell or the test before it had set."""
+    monkeypatch.setenv("TLKIT_HOME", str(cache_folder))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("TLKIT_OFFLINE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _seeded_keras() -> Iterator[None]:
+    """Every test starts from the same random state, where its module uses Keras at all."""
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        keras.utils.set_random_seed(0)
+    yield
+    if keras is not None:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def picture_folder(tmp_path: Path) -> PictureFolder:
+    """Make a folder of class folders whose classes differ by colour, so that a few epochs learn them.
+
+    `picture_folder(classes=("blue", "green", "red"), per_class=12, size=40, name="pictures", seed=0)`
+    """
+
+    def make(
+        classes: tuple[str, ...] = ("blue", "green", "red"),
+        per_class: int = 12,
+        size: int = 40,
+        name: str = "pictures",
+        seed: int = 0,
+    ) -> Path:
+        random = np.random.default_rng(seed)
+        for number, label in enumerate(classes):
+            folder = tmp_path / name / label
+            folder.mkdir(parents=True)
+            for index in range(per_class):
+                write_picture(folder / f"{index:02}.png", number, len(classes), size, random)
+        return tmp_path / name
+
+    return make
+
+
+def write_picture(path: Path, number: int, n_classes: int, size: int, random: np.random.Generator) -> None:
+    """One noisy PNG (size, size, 3) in the colour of class `number`."""
+    turn = 2 * np.pi * number / n_classes
+    colour = 128 + 90 * np.cos(turn + 2 * np.pi / 3 * np.arange(3))
+    pixels = colour + random.normal(0, 25, (size, size, 3))
+    Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(path)

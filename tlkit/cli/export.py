@@ -1,0 +1,29 @@
+"""tlkit export: a run as a SavedModel that takes encoded pictures."""
+
+from __future__ import annotations
+
+import click
+
+from tlkit.cli.options import json_option, overwrite_option
+
+
+@click.command(short_help="Write a run's SavedModel.")
+@click.argument("run", type=click.Path())
+@click.option(
+    "--to", "target", required=True, type=click.Path(), help="The folder to write, for example sm/1."
+)
+@overwrite_option
+@json_option
+def export(run: str, target: str, overwrite: bool, as_json: bool) -> None:
+    """Write a run's SavedModel, with the preprocessing inside, and check what was written."""
+    from tlkit.cli.quiet import load_tensorflow
+
+    load_tensorflow()
+    from tlkit.cli.output import print_json
+    from tlkit.workflows import export_run
+
+    written = export_run(run, target, overwrite)
+    if as_json:
+        print_json({"run": run, "export": written})
+    else:
+        click.echo(f"SavedModel  {written}")

@@ -1,0 +1,60 @@
+"""tlkit finetune: train a model on someone's own examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tlkit.cli.options import (
+    chosen_options,
+    config_options,
+    json_option,
+    overwrite_option,
+    split_arguments,
+)
+from tlkit.errors import ConfigError
+
+
+@click.command(short_help="Fine-tune a backbone on your own images.")
+@click.argument("arguments", nargs=-1, metavar="[CONFIG.yaml] [key.path=value]...")
+@config_options()
+@overwrite_option
+@click.option(
+    "--dry-run", is_flag=True, help="Show config, layer groups, stages and an estimate; train nothing."
+)
+@json_option
+def finetune(
+    arguments: tuple[str, ...], overwrite: bool, dry_run: bool, as_json: bool, **parameters: Any
+) -> None:
+    """Fine-tune a pretrained backbone on your own images.
+
+    No config file is needed. Options and key.path=value win over the file; `tlkit config` lists every key.
+
+    \b
+    tlkit finetune --data photos/
+    tlkit finetune --data photos/ --plan gradual --epochs 5 head.dropout=0.3
+    tlkit finetune config.yaml --seed 1
+    """
+    from tlkit.cli.report import print_dry_run, print_next_steps, print_run
+    from tlkit.config import load_config
+
+    path, overrides = split_arguments(arguments)
+    config = load_config(path, overrides, chosen_options(parameters)).config
+    if config.data.source is None:
+        raise ConfigError(
+            "No data. Add --data FOLDER (one folder per class) or --data TABLE.csv, or try: tlkit demo"
+        )
+
+    from tlkit.cli.quiet import load_tensorflow
+
+    load_tensorflow()
+    from tlkit.workflows import plan_finetune, run_finetune
+
+    if dry_run:
+        print_dry_run(plan_finetune(config), as_json)
+        return
+    run = run_finetune(config, overwrite=overwrite)
+    print_run(run, as_json)
+    if not as_json:
+        print_next_steps(run)

@@ -1,0 +1,95 @@
+"""Options that stand for a dotted path of the config, and arguments of the form key.path=value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tlkit.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class ConfigOption:
+    """One command-line option and the config value it sets."""
+
+    flag: str
+    dotted: str
+    kind: Any
+    help: str
+
+    @property
+    def parameter(self) -> str:
+        return self.dotted.replace(".", "__")
+
+
+CONFIG_OPTIONS = {
+    option.flag: option
+    for option in (
+        ConfigOption(
+            "--data", "data.source", str, "Folder of class folders, table (CSV, Parquet), or sample."
+        ),
+        ConfigOption(
+            "--backbone", "backbone", str, "A zoo entry (see: tlkit zoo list) or an earlier run's folder."
+        ),
+        ConfigOption("--task", "task", str, "classify, multilabel or regress."),
+        ConfigOption("--plan", "plan", str, "head, head_then_top, head_then_all, gradual or full."),
+        ConfigOption("--epochs", "training.epochs", int, "Epochs of every stage."),
+        ConfigOption(
+            "--batch-size", "training.global_batch_size", int, "Examples per step, over all devices."
+        ),
+        ConfigOption("--learning-rate", "training.learning_rate", float, "Peak rate of every stage."),
+        ConfigOption(
+            "--image-size", "preprocessing.image_size", int, "Side of the model's input, in pixels."
+        ),
+        ConfigOption("--strategy", "strategy", str, "auto, cpu, gpu, mirrored or tpu."),
+        ConfigOption("--seed", "seed", int, "Decides splits, order, draws and initial weights."),
+        ConfigOption("--deterministic", "deterministic", bool, "Make two runs on one machine bit-identical."),
+        ConfigOption("--out", "out", str, "The run folder. Default: runs/<data>-<backbone>-<n>."),
+    )
+}
+
+
+def config_options(*flags: str) -> Callable[[F], F]:
+    """Add the options with these flags to a command; by default all of them."""
+
+    def add(command: F) -> F:
+        for flag in reversed(flags or tuple(CONFIG_OPTIONS)):
+            option = CONFIG_OPTIONS[flag]
+            switch = {"is_flag": True, "default": None} if option.kind is bool else {"type": option.kind}
+            command = click.option(flag, option.parameter, help=option.help, **switch)(command)
+        return command
+
+    return add
+
+
+def chosen_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted path to value, for the options that were given."""
+    return {
+        option.dotted: parameters[option.parameter]
+        for option in CONFIG_OPTIONS.values()
+        if parameters.get(option.parameter) is not None
+    }
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The config file, if one was named, and the overrides: every argument with `=` is an override."""
+    overrides = [argument for argument in arguments if "=" in argument]
+    files = [argument for argument in arguments if "=" not in argument]
+    for file in files:
+        if Path(file).is_dir():
+            raise ConfigError(f"{file} is a folder, not a config. To train on its images: --data {file}")
+    if len(files) > 1:
+        raise ConfigError(f"One config at most, received {', '.join(files)}. Overrides are key.path=value.")
+    return (files[0] if files else None), overrides
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is in the output folder.")
