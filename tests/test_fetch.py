@@ -24,7 +24,7 @@ def make_wheel(folder, members, package="some-weights", version="1.0"):
     path = folder / f"{stem}-py3-none-any.whl"
     metadata = {
         f"{stem}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n",
-        f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{stem}.dist-info/RECORD": "",
     }
     with zipfile.ZipFile(path, "w") as archive:

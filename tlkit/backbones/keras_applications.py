@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +29,9 @@ def build_keras_application(
     if build is None:
         raise ConfigError(f"keras.applications has no {application!r} (Keras {keras.__version__})")
     arguments: dict[str, Any] = {"classifier_activation": None} if top else {}
-    with _one_line_download_errors(application):
+    with _one_line_download_errors(application), warnings.catch_warnings():
+        # Sizes that MobileNets have no weights of their own for get those for 224: that is what is wanted.
+        warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
         return build(
             include_top=top,
             weights="imagenet" if weights else None,

@@ -30,6 +30,14 @@ def load_keras_file(source: FileSource, path: Path, image_size: int) -> keras.Mo
     return model
 
 
+def load_weights_file(model: keras.Model, path: Path) -> None:
+    """Fill `model` from a `.weights.h5` file. Raises FetchError when the file is damaged or does not fit."""
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise FetchError(f"{path} does not hold weights of {model.name!r}: {_first_line(error)}") from error
+
+
 def _up_to_map(model: keras.Model, output: str | None, path: Path) -> keras.Model:
     if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
         raise ConfigError(f"{path} is not a functional Keras model: it cannot be cut below its head")

@@ -12,7 +12,7 @@ from tlkit.backbones.backbone import Backbone
 from tlkit.backbones.efficientnet_lite import build_efficientnet_lite, load_efficientnet_lite
 from tlkit.backbones.fresh_names import fresh_names, seeded
 from tlkit.backbones.keras_applications import build_keras_application
-from tlkit.backbones.keras_file import load_keras_file
+from tlkit.backbones.keras_file import load_keras_file, load_weights_file
 from tlkit.backbones.mobilenet_torchvision import build_mobilenet_torchvision, load_mobilenet_torchvision
 from tlkit.errors import ConfigError
 from tlkit.zoo.entry import Constructor, ZooEntry
@@ -81,7 +81,7 @@ def _build(entry: ZooEntry, size: int, *, weights: bool, top: bool, seed: int | 
     with fresh_names(), seeded(seed):
         model = BUILDERS[constructor.builder](size, top=top, **arguments)
     if path is not None and path.name.endswith(".weights.h5"):
-        model.load_weights(path)
+        load_weights_file(model, path)
     elif path is not None:
         WEIGHT_READERS[constructor.builder](model, path)
     return model
