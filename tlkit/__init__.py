@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlkit import zoo
-    from tlkit.backbones import load as load_backbone
-    from tlkit.backbones import load_classifier
+    from tlkit.backbones.load import load as load_backbone
+    from tlkit.backbones.load import load_classifier
     from tlkit.config import RunConfig, load_config
     from tlkit.data import check as check_data
     from tlkit.data import load as load_data
@@ -42,11 +42,12 @@ if TYPE_CHECKING:
     from tlkit.plans import make_plan
     from tlkit.preprocessing import make_preprocessing
     from tlkit.training import train_stages
-    from tlkit.workflows import Run, finetune
+    from tlkit.workflows import Run
     from tlkit.workflows import evaluate_run as evaluate
     from tlkit.workflows import export_run as export
     from tlkit.workflows import load_run as load
     from tlkit.workflows import predict_run as predict
+    from tlkit.workflows.finetune import finetune
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""The shell: parse, call, print. Nothing here decides anything, and nothing here loads TensorFlow to say hello."""
+"""The shell: parse, call, print. No logic, and no TensorFlow just to say hello."""
 
 from tlkit.cli.app import main
 

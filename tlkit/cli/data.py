@@ -65,7 +65,7 @@ def _print_report(report: CheckReport) -> None:
         "examples": f"{report.examples:,}, {report.usable:,} usable",
         "splits": ", ".join(f"{name} {count:,}" for name, count in report.splits.items()),
         "largest / smallest class": report.balance,
-        "same content twice": f"{len(report.duplicates):,} groups, {len(report.conflicts):,} of them labelled differently",
+        "same content": f"{len(report.duplicates):,} groups, {len(report.conflicts):,} labelled differently",
     }
     print_facts({name: value for name, value in facts.items() if value is not None})
     splits = list(report.splits)
@@ -84,6 +84,6 @@ def _print_report(report: CheckReport) -> None:
 
 
 def _print_part(columns: list[str], rows: list[list[Any]]) -> None:
-    if rows:
+    if rows and len(columns) > 1:
         click.echo()
         print_table(columns, rows)

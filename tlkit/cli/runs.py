@@ -13,7 +13,7 @@ from tlkit.cli.options import json_option
 @click.argument("folder", type=click.Path(), required=False)
 @json_option
 def runs(folder: str | None, as_json: bool) -> None:
-    """List the runs in a folder, the latest first. Default: the folder `runs`, or this one where there is none."""
+    """List the runs in a folder, the latest first. Default: `runs`, or this folder where there is none."""
     from tlkit.cli.output import print_json, print_table
     from tlkit.results import list_runs
 

@@ -43,4 +43,4 @@ class HeadConfig(Options):
     class_weight: Literal["none", "balanced"] | dict[str, NonNegative] = "none"
     """`balanced` weighs each class by n / (classes × count); a table names every class."""
     standardize: bool = True
-    """Regression only: train on targets with zero mean and unit variance; predictions are in the target's unit."""
+    """Regression: train on targets with zero mean and unit variance; predictions are in the target's unit."""

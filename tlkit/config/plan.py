@@ -119,9 +119,8 @@ def parse_plan(value: Any) -> Any:
     if isinstance(value, dict):
         value = {"name": DEFAULT_PLAN.name, **value}
         if value["name"] not in PLANS:
-            raise ValueError(
-                f"unknown plan {value['name']!r}.{suggest(str(value['name']), PLANS)} A list of stages is one, too."
-            )
+            hint = suggest(str(value["name"]), PLANS)
+            raise ValueError(f"unknown plan {value['name']!r}.{hint} A list of stages is one, too.")
     elif not value or not isinstance(value, list | tuple | Options):
         raise ValueError(
             f"should be a plan's name, its options, or a list of at least one stage, received {value!r}"

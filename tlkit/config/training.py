@@ -34,7 +34,7 @@ class TrainingConfig(Options):
     restore_best: bool = True
     """End a stage with the weights of its best epoch instead of its last."""
     reduce_on_plateau: bool = False
-    """Multiply the rate by 0.3 after two epochs without a better monitored value; needs `schedule: constant`."""
+    """Multiply the rate by 0.3 after two epochs without a better value; needs `schedule: constant`."""
 
     @pydantic.model_validator(mode="after")
     def _one_schedule(self) -> TrainingConfig:

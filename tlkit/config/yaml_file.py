@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -67,7 +67,7 @@ class CoreLoader(yaml.SafeLoader):
     `12:30` as 750, and the number `1e-4` as text.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {None: _CORE_SCALARS}
+    yaml_implicit_resolvers = {None: _CORE_SCALARS}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE]
@@ -85,7 +85,7 @@ class CoreLoader(yaml.SafeLoader):
 class CoreDumper(yaml.SafeDumper):
     """Quotes what either version of YAML would read as something else than text."""
 
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {
+    yaml_implicit_resolvers = {
         **yaml.SafeDumper.yaml_implicit_resolvers,
         None: _CORE_SCALARS,
     }
