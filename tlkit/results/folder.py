@@ -73,6 +73,11 @@ class RunFolder:
         return self.path / "zoo_entry.yaml"
 
     @property
+    def labels(self) -> Path:
+        """Class names, one a line, in the order of the scores; absent for a regression."""
+        return self.path / "labels.txt"
+
+    @property
     def manifest(self) -> Path:
         return self.path / "manifest.csv"
 

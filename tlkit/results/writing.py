@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 def writing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, what was written there becomes `path`.
 
-    The temporary name keeps the suffix, because some writers choose their format by it. Missing parent
+    The temporary name keeps the suffixes, because some writers choose their format by them. Missing parent
     folders are made.
 
     Raises:
         StorageError: It cannot be written (disk full, no permission …). What was at `path` is untouched.
     """
     path = Path(path)
-    temporary = _beside(path, "partial", path.suffix)
+    temporary = _beside(path, "partial", "".join(path.suffixes[-2:]))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

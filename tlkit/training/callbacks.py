@@ -13,6 +13,7 @@ from tlkit.config import TrainingConfig
 from tlkit.errors import TrainingError
 from tlkit.heads import Head
 from tlkit.plans import Stage
+from tlkit.training.display import LiveDisplay
 
 
 def make_callbacks(
@@ -50,6 +51,15 @@ def best_epoch(head: Head, stage: Stage, training: TrainingConfig) -> keras.call
         patience=stage.patience or stage.epochs,
         restore_best_weights=training.restore_best,
     )
+
+
+def close_all(callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Close files and displays, also after an exception in `fit`: Keras ends only what ended well."""
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.CSVLogger) and callback.csv_file is not None:
+            callback.csv_file.close()
+        if isinstance(callback, LiveDisplay):
+            callback.progress.stop()
 
 
 class FiniteLoss(keras.callbacks.Callback):

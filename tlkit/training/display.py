@@ -66,10 +66,6 @@ class LiveDisplay(keras.callbacks.Callback):
         )
 
     def on_train_end(self, logs: Any = None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Take the live line away, also after an exception in `fit`."""
         self.progress.stop()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ import pandas as pd
 import tensorflow as tf
 
 from tlkit.config import TrainingConfig
-from tlkit.data import Dataset, batch_ids, make_pipeline
+from tlkit.data import Dataset, count_steps, make_pipeline, order_of_epoch
 from tlkit.errors import TrainingError
 from tlkit.freezing import LayerGroup
 from tlkit.heads import Head
 from tlkit.plans import Stage
 from tlkit.results import StageRecord
 from tlkit.training.batch_size import find_fitting
-from tlkit.training.callbacks import make_callbacks
+from tlkit.training.callbacks import close_all, make_callbacks
 from tlkit.training.display import LiveDisplay
 from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
 from tlkit.training.optimizer import make_optimizer
@@ -58,7 +57,7 @@ class Trainable:
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(self.n_train / self.global_batch_size)
+        return count_steps(self.n_train, self.global_batch_size)
 
 
 def train_stages(
@@ -133,10 +132,11 @@ def _fit(
     run: Trainable, stage: Stage, index: int, n_stages: int, folder: Path, callbacks: Sequence[keras.callbacks.Callback]
 ) -> pd.DataFrame:
     model = compile_stage(run, stage)
-    ids = run.dataset.splits["train"].ids
 
     def name_batch(epoch: int, step: int) -> Sequence[str]:
-        return batch_ids(ids, run.global_batch_size, run.seed, index, epoch, step)
+        order = order_of_epoch(run.n_train, run.seed, index, epoch).numpy()
+        first = step * run.global_batch_size
+        return [str(run.dataset.splits["train"].ids[row]) for row in order[first : first + run.global_batch_size]]
 
     display = LiveDisplay(stage, f"{index + 1}/{n_stages}", run.steps_per_epoch, run.n_train)
     built_in = make_callbacks(run.head, stage, run.training, folder, name_batch)
@@ -147,6 +147,7 @@ def _fit(
             steps_per_epoch=run.steps_per_epoch,
             validation_data=validation_pipeline(run),
             callbacks=[*built_in, *callbacks, display],
+            shuffle=False,  # the pipeline has its own order
             verbose=0,
         )
     except KeyboardInterrupt:
@@ -155,7 +156,7 @@ def _fit(
     except tf.errors.ResourceExhaustedError:
         raise _out_of_memory(run, stage) from None
     finally:
-        display.close()
+        close_all([*built_in, display])
     table = pd.DataFrame(history.history)
     table.insert(0, "epoch", range(1, len(table) + 1))
     table.insert(0, "stage", stage.name)
@@ -173,7 +174,7 @@ def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
         smaller = make_pipeline(
             run.dataset.splits["train"], run.preprocessing, global_batch_size=size, training=True, seed=run.seed
         )
-        compile_stage(run, stage).fit(smaller.take(1), verbose=0)
+        compile_stage(run, stage).fit(smaller.take(1), shuffle=False, verbose=0)
 
     fitting = find_fitting(run.global_batch_size, step)
     advice = f"{fitting} fits: --batch-size {fitting}" if fitting else "Not even 1 fits: use a smaller --image-size."

@@ -26,15 +26,18 @@ class TrainingModel(keras.Model):
         if n_replicas == 1:
             return super().train_step(data)  # type: ignore[no-any-return]
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        n_local = tf.shape(x)[0]
+        n_local = tf.cast(tf.shape(x)[0], tf.float32)
         with tf.GradientTape() as tape:
             outputs = self(x, training=True)
-            # Keras has divided by the number of replicas already: the mean over replicas.
+            # Keras has divided by the number of replicas already, for its mean over replicas.
             loss = self._compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True)
-            self._loss_tracker.update_state(loss * n_replicas, sample_weight=n_local)
-            n_global = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, n_local)
-            share = tf.cast(n_local, loss.dtype) / tf.cast(n_global, loss.dtype)
-            loss = self.optimizer.scale_loss(loss * n_replicas * share)
+            total = loss * n_replicas * n_local
+            replicas = tf.distribute.get_replica_context()
+            sums = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([n_local, tf.stop_gradient(total)]))
+            n_global = sums[0]
+            loss = self.optimizer.scale_loss(total / n_global)
+        # The same value and weight on every replica, so that what is logged at a step is the global mean.
+        self._loss_tracker.update_state(sums[1] / n_global, sample_weight=n_global / n_replicas)
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
         return self.compute_metrics(x, y, outputs, sample_weight=sample_weight)  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ import pandas as pd
 from tlkit.config import Task
 from tlkit.data import Examples, make_pipeline
 from tlkit.data import load as load_data
-from tlkit.errors import ConfigError, DataError
+from tlkit.errors import ConfigError
 from tlkit.evaluation import compute_metrics
 from tlkit.heads import make_head, to_scores
 from tlkit.preprocessing import ImagePreprocessing
@@ -36,8 +36,8 @@ def evaluate_run(run: Run | str | Path, data: Any = None) -> dict[str, Any]:
 
     Args:
         run: A run, or its folder.
-        data: Anything that `finetune` takes as data; all of it is evaluated, whatever its splits. None: the
-            run's own data and test split (the validation split where there is no test split).
+        data: Anything that `finetune` takes as data: its test split where it brings one, else all of it. None:
+            the run's own data and test split (the validation split where there is no test split).
 
     Raises:
         ConfigError: The run was trained on Python objects and `data` is not given.
@@ -112,11 +112,19 @@ def prediction_table(output: Outputs, task: Task, classes: tuple[str, ...] | Non
 
 
 def _own_split(run: Run) -> Examples:
-    dataset = load_data(run.config.data, run.config.task, seed=run.config.seed, preprocessing=run.preprocessing)
-    return dataset.splits["test"] if "test" in dataset.splits else dataset.splits["validation"]
+    splits = load_data(run.config.data, run.config.task, seed=run.config.seed, preprocessing=run.preprocessing).splits
+    return splits["test"] if "test" in splits else splits["validation"]
 
 
 def _all_of(run: Run, data: Any) -> Examples:
-    named = isinstance(data, str | Path)
-    spec = run.config.data.model_copy(update={"source": str(data) if named else None})
-    raise DataError(f"not yet: {spec} {named}")
+    """All examples of other data, or its own test split where it has one."""
+    dataset = load_data(
+        run.config.data,
+        run.config.task,
+        seed=run.config.seed,
+        preprocessing=run.preprocessing,
+        source=str(data) if isinstance(data, Path) else data,
+        classes=run.classes,
+        only="test",
+    )
+    return dataset.splits["test"]

@@ -10,8 +10,8 @@ from typing import Any
 from tlkit.config import RunConfig, dump, load_config, read_yaml, to_yaml
 from tlkit.results import Result, RunFolder, environment, write_csv, write_text
 from tlkit.training import train_stages
-from tlkit.workflows.evaluate import evaluate_split, save_model, save_outputs
-from tlkit.workflows.export import export_run
+from tlkit.workflows.evaluate import Outputs, evaluate_examples, save_model, save_outputs
+from tlkit.workflows.export import example_pictures, export_run
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.prepare import Prepared, prepare
 from tlkit.workflows.run import Run, load_run
@@ -39,10 +39,10 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
         records, history = train_stages(prepared.trainable, prepared.stages, folder, objects.callbacks)
         write_csv(folder.history, history)
         save_model(prepared.trainable.model, folder)
-        outputs = {name: evaluate_split(prepared, name) for name in ("validation", "test") if name in prepared.dataset.splits}
-        save_outputs(prepared, outputs, folder)
+        outputs = _evaluate(prepared)
+        save_outputs(outputs, config.task, prepared.dataset.manifest.classes, folder)
         if config.export:
-            export_run(load_run(folder.path), folder.export)
+            export_run(load_run(folder.path), folder.export, pictures=example_pictures(outputs))
     except KeyboardInterrupt:
         save_model(prepared.trainable.model, folder)
         folder.write_state("interrupted")
@@ -148,3 +148,21 @@ def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:
     write_csv(folder.data_report, dataset.report)
     if dataset.manifest.classes is not None:
         write_text(folder.labels, "".join(f"{name}\n" for name in dataset.manifest.classes))
+
+
+def _evaluate(prepared: Prepared) -> dict[str, Outputs]:
+    """Validation and, once and at the end, test."""
+    run = prepared.trainable
+    return {
+        name: evaluate_examples(
+            run.model,
+            prepared.preprocessing,
+            prepared.dataset.splits[name],
+            prepared.config.task,
+            prepared.dataset.manifest.classes,
+            run.head.loss,
+            run.global_batch_size,
+        )
+        for name in ("validation", "test")
+        if name in prepared.dataset.splits
+    }

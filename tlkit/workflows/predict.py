@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tlkit.errors import DataError
 from tlkit.heads import to_scores
-from tlkit.preprocessing import to_sample, why_refused
+from tlkit.preprocessing import to_rgb, why_refused
 from tlkit.progress import track
 from tlkit.workflows.run import Run, load_run
 
@@ -69,7 +69,7 @@ def _expand(item: Any) -> Sequence[Any]:
 
 def _read(source: Any, run: Run) -> Input:
     if isinstance(source, np.ndarray):
-        sample = run.preprocessing.resize_batch(to_sample(source)[None])[0]
+        sample = run.preprocessing.resize_batch(to_rgb(source)[None])[0]
         return Input("array", np.asarray(sample))
     name = str(source) if isinstance(source, Path) else "bytes"
     try:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tlkit import zoo
 from tlkit.backbones import Backbone, load
 from tlkit.config import RunConfig
-from tlkit.data import Dataset
+from tlkit.data import Dataset, resolve_sample_split
 from tlkit.data import load as load_data
 from tlkit.devices import make_strategy
 from tlkit.freezing import group_layers
@@ -117,6 +117,7 @@ def _is_run(backbone: str) -> bool:
 
 def _resolve(config: RunConfig, image_size: int, batch_size: int, objects: PythonObjects) -> RunConfig:
     update: dict[str, Any] = {
+        "data": resolve_sample_split(config.data),
         "preprocessing": config.preprocessing.model_copy(update={"image_size": image_size}),
         "training": config.training.model_copy(update={"global_batch_size": batch_size}),
         "python": objects.names,

@@ -156,11 +156,10 @@ def load_run(path: str | Path, custom_objects: Mapping[str, Any] | None = None) 
     folder = RunFolder.open(path)
     if not folder.model.exists():
         raise ConfigError(f"{path} holds no model: the run is {folder.read_state()['status']}.")
-    labels = folder.path / "labels.txt"
     return Run(
         path=Path(path),
         config=validate(read_yaml(folder.config), where=str(folder.config)),
         entry=ZooEntry.model_validate(yaml.safe_load(folder.zoo_entry.read_text(encoding="utf-8"))),
-        classes=tuple(labels.read_text(encoding="utf-8").splitlines()) if labels.exists() else None,
+        classes=tuple(folder.labels.read_text(encoding="utf-8").splitlines()) if folder.labels.exists() else None,
         custom_objects=custom_objects or {},
     )
