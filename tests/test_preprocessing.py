@@ -150,7 +150,7 @@ def test_saved_model_gives_the_identical_inputs(tmp_path: Path) -> None:
     tf.saved_model.save(module, str(tmp_path / "model"))
     loaded = tf.saved_model.load(str(tmp_path / "model"))
     assert np.array_equal(loaded.serve(raw), ours.from_raw(raw))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="palette BMP.*convert it to PNG"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"palette BMP.*convert it to PNG"):
         loaded.serve(tf.constant([REFUSED["palette BMP"]]))
     assert loaded.serve(tf.zeros((0,), tf.string)).shape == (0, 32, 32, 3)
 
@@ -218,7 +218,7 @@ def test_image_size_comes_from_the_config_or_else_the_backbone() -> None:
     assert make_preprocessing(image_input, PreprocessingConfig()).image_size == 224
     chosen = make_preprocessing(image_input, PreprocessingConfig(image_size=96, resize="pad"))
     assert (chosen.image_size, chosen.resize) == (96, "pad")
-    with pytest.raises(ConfigError, match="16 pixels is too small.* 32 or more"):
+    with pytest.raises(ConfigError, match=r"16 pixels is too small.* 32 or more"):
         make_preprocessing(image_input, PreprocessingConfig(image_size=16))
 
 

@@ -149,22 +149,30 @@ def parse_augment(value: Any) -> Any:
         if value in POLICIES:
             return value
         if value not in AUGMENTATIONS:
+            known = [*POLICIES, *AUGMENTATIONS]
             raise ValueError(
-                f"unknown policy {value!r}.{suggest(value, POLICIES)} A list of augmentations is one, too."
+                f"unknown policy {value!r}.{suggest(value, known)} A list of augmentations is one, too."
             )
-        value = [value]
-    if isinstance(value, Mapping):
+    if isinstance(value, str | Mapping | Augmentation):
         value = [value]
     if not isinstance(value, list | tuple):
         raise ValueError(f"must be a policy's name, none, or a list of augmentations, received {value!r}")
-    parsed, mistakes = [], []
+    parsed: list[Augmentation] = []
+    mistakes: list[str] = []
     for number, item in enumerate(value):
-        try:
-            parsed += _parse_item(item)
-        except pydantic.ValidationError as error:
-            mistakes += [f"item {number}, {_describe(problem, item)}" for problem in error.errors()]
-        except ValueError as error:
-            mistakes.append(f"item {number}: {error}")
+        if isinstance(item, Augmentation):
+            parsed.append(item)
+            continue
+        named = {item: {}} if isinstance(item, str) else item
+        if not isinstance(named, Mapping) or not named:
+            mistakes.append(f"item {number} must be a name, or a name with its options, received {item!r}")
+            continue
+        for name, options in named.items():
+            made = _make(name, options)
+            if isinstance(made, Augmentation):
+                parsed.append(made)
+            else:
+                mistakes += made
     if mistakes:
         raise ValueError("; ".join(mistakes))
     return tuple(parsed)
@@ -175,27 +183,25 @@ def resolve_augment(spec: str | tuple[Augmentation, ...]) -> tuple[Augmentation,
     return POLICIES[spec] if isinstance(spec, str) else spec
 
 
-def _parse_item(item: Any) -> list[Augmentation]:
-    if isinstance(item, Augmentation):
-        return [item]
-    if isinstance(item, str):
-        item = {item: {}}
-    if not isinstance(item, Mapping) or not item:
-        raise ValueError(f"must be a name, or a name with its options, received {item!r}")
-    unknown = [name for name in item if name not in AUGMENTATIONS]
-    if unknown:
-        raise ValueError(f"unknown augmentation {unknown[0]!r}.{suggest(str(unknown[0]), AUGMENTATIONS)}")
-    return [AUGMENTATIONS[name].model_validate(options or {}) for name, options in item.items()]
+def _make(name: Any, options: Any) -> Augmentation | list[str]:
+    """One augmentation, or all that is wrong with its options."""
+    if name not in AUGMENTATIONS:
+        return [f"unknown augmentation {name!r}.{suggest(str(name), AUGMENTATIONS)}"]
+    if options is not None and not isinstance(options, Mapping):
+        return [f"{name}: its options must be a mapping, received {options!r}"]
+    try:
+        return AUGMENTATIONS[name].model_validate(dict(options or {}))
+    except pydantic.ValidationError as error:
+        # A field that takes a number or a pair reports either; the first is the one that was meant.
+        problems = {problem["loc"][:1]: problem for problem in reversed(error.errors())}
+        return [_describe(name, problem) for problem in reversed(problems.values())]
 
 
-def _describe(problem: Any, item: Any) -> str:
-    name = problem["ctx"].get("name", "") if "ctx" in problem else ""
-    name = name or next(iter(item), "")
+def _describe(name: str, problem: Any) -> str:
     option = str(problem["loc"][0]) if problem["loc"] else ""
-    path = f"{name}.{option}" if option else str(name)
+    path = f"{name}.{option}" if option else name
     if problem["type"] == "extra_forbidden":
         return f"{path}: unknown option.{suggest(option, AUGMENTATIONS[name].model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{path}: {message[:1].lower()}{message[1:]}" + (
-        "" if "received" in message else f", received {problem['input']!r}"
-    )
+    received = "" if "received" in message else f", received {problem['input']!r}"
+    return f"{path}: {message[:1].lower()}{message[1:]}{received}"

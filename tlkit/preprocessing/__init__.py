@@ -1,7 +1,16 @@
 """From raw bytes to model inputs: one graph for training, prediction and export."""
 
 from tlkit.preprocessing.arrays import to_rgb
+from tlkit.preprocessing.augment import from_callable, make_augment
 from tlkit.preprocessing.checking import sniff, why_refused
 from tlkit.preprocessing.image import ImagePreprocessing, make_preprocessing
 
-__all__ = ["ImagePreprocessing", "make_preprocessing", "sniff", "to_rgb", "why_refused"]
+__all__ = [
+    "ImagePreprocessing",
+    "from_callable",
+    "make_augment",
+    "make_preprocessing",
+    "sniff",
+    "to_rgb",
+    "why_refused",
+]

@@ -25,7 +25,8 @@ def to_rgb(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         picture = picture[:, :, None]
     if picture.ndim != 3 or picture.shape[2] not in (1, 3, 4) or 0 in picture.shape:
         raise DataError(
-            f"A picture must have the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), received {np.shape(array)}."
+            "A picture must have the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
+            f"received {np.shape(array)}."
         )
     values = _to_255(picture)
     if picture.shape[2] == 4:

@@ -40,7 +40,7 @@ def decode_first_frame(raw: tf.Tensor) -> tf.Tensor:
 def _find_first_image(raw: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Where the first image descriptor is, and where the graphic control flags before it are (0: none)."""
 
-    def at_extension(position: tf.Tensor, control: tf.Tensor) -> tf.Tensor:
+    def at_extension(position: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         return bytes_at(raw, position, 1)[0] == _EXTENSION
 
     def to_next(position: tf.Tensor, control: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from tlkit.config.augment import resolve_augment
 from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.errors import ConfigError
+from tlkit.preprocessing.augment import Augment, make_augment
 from tlkit.preprocessing.decoding import decode_picture
 from tlkit.preprocessing.resizing import resize_to_square
 from tlkit.zoo.entry import ImageInput, Scaling
@@ -19,12 +21,13 @@ class ImagePreprocessing:
     """Image bytes → sample (uint8 RGB, H = W = `image_size`) → model inputs (float32), all in the graph.
 
     `image_size` in pixels; `resize` is `stretch`, `crop` or `pad`; `scaling` holds mean, std and channel
-    order in units of 0–255.
+    order in units of 0–255; `augmentation` changes training samples.
     """
 
     image_size: int
     resize: str
     scaling: Scaling
+    augmentation: Augment | None = None
 
     def decode(self, raw: tf.Tensor) -> tf.Tensor:
         """A scalar string, the bytes of one file, as a sample: uint8 (H, W, 3).
@@ -40,6 +43,10 @@ class ImagePreprocessing:
     def resize_batch(self, pictures: tf.Tensor) -> tf.Tensor:
         """Decoded RGB pictures, uint8 (N, h, w, 3) of one size, as samples: uint8 (N, H, W, 3)."""
         return self._for_each(lambda one: resize_to_square(one, self.image_size, self.resize), pictures)
+
+    def augment(self, samples: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """Samples, uint8 (N, H, W, 3), changed at random for training; `seeds`, int64 (N, 2), decide how."""
+        return samples if self.augmentation is None else self.augmentation(samples, seeds)
 
     def encode(self, samples: tf.Tensor) -> tf.Tensor:
         """Samples, uint8 (N, H, W, 3), as model inputs: float32 (N, H, W, 3)."""
@@ -68,4 +75,6 @@ def make_preprocessing(image_input: ImageInput, spec: PreprocessingConfig) -> Im
             f"preprocessing.image_size: {size} pixels is too small for this backbone, "
             f"which takes {image_input.min_image_size} or more."
         )
-    return ImagePreprocessing(size, spec.resize, image_input.scaling)
+    augmentations = resolve_augment(spec.augment)
+    augmentation = make_augment(augmentations) if augmentations else None
+    return ImagePreprocessing(size, spec.resize, image_input.scaling, augmentation)

@@ -86,9 +86,8 @@ def _bmp_kind(header: tf.Tensor) -> tf.Tensor:
     bits = tf.where(old, little_endian(header[24:26]), little_endian(header[28:30]))
     compression = tf.where(old, tf.constant(0, tf.int64), _u32(header, 30))
     known = tf.reduce_any(info_size == tf.constant([12, 16, 40, 52, 56, 64, 108, 124], tf.int64))
-    usual_masks = tf.reduce_all(
-        tf.stack([_u32(header, at) for at in (54, 58, 62)]) == [0xFF0000, 0xFF00, 0xFF]
-    )
+    masks = tf.stack([_u32(header, at) for at in (54, 58, 62)])
+    usual_masks = tf.reduce_all(masks == [0xFF0000, 0xFF00, 0xFF])
     plain = (compression == 0) & ((bits == 24) | (bits == 32))
     masked = (compression == 3) & (bits == 32) & usual_masks
     readable = (info_size >= 40) & (info_size != 64) & (plain | masked)

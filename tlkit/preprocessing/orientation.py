@@ -40,7 +40,7 @@ def jpeg_orientation(raw: tf.Tensor) -> tf.Tensor:
 
 
 def exif_orientation(exif: tf.Tensor) -> tf.Tensor:
-    """The orientation in Exif data, which begins with its byte order ("II" or "MM"); 1 where there is none."""
+    """The orientation in Exif data, which begins with its byte order (II or MM); 1 where there is none."""
     header = bytes_at(exif, 0, 8)
     is_big, is_little = (tf.reduce_all(header[:2] == [ord(mark)] * 2) for mark in "MI")
 
