@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def read_arrays(source: Sequence[Any], spec: DataConfig) -> Rows:
     table = label_table(labels)
     if isinstance(inputs[0], str | os.PathLike):
         paths = [os.path.abspath(os.fspath(path)) for path in inputs]
-        missing = [f"row {row + 1}: {path}" for row, path in enumerate(paths) if not os.path.exists(path)]
+        missing = [f"row {row + 1}: {path}" for row, path in enumerate(paths) if not Path(path).exists()]
         if missing:
             raise DataError(
                 f"inputs: {len(missing)} of {len(paths)} files are missing ({list_some(missing)})."
@@ -73,8 +74,8 @@ def read_tf_dataset(dataset: tf.data.Dataset, spec: DataConfig) -> Rows:
         size += values[0].nbytes
         if size > spec.memory * _GIB:
             raise DataError(
-                f"The tf.data.Dataset is larger than data.memory = {spec.memory:g} GiB after {len(parts[0]):,} examples: "
-                "raise data.memory, or write the pictures to files."
+                f"The tf.data.Dataset exceeds data.memory = {spec.memory:g} GiB after {len(parts[0]):,} "
+                "examples: raise data.memory, or write the pictures to files."
             )
     if not parts[0]:
         raise DataError("The tf.data.Dataset holds no examples.")

@@ -28,8 +28,8 @@ class CheckReport:
 
     `splits`: examples per split of the source, or under "all" where a run would make the splits. `classes`:
     examples per class and split, usable ones only; empty for regression. `balance`: the largest class divided
-    by the smallest. `values`: min, median and max of each number (regression). `sizes`: min, median and max of
-    width and height, in pixels. `unreadable`, `notes`: path, problem and action of each. `duplicates`: the
+    by the smallest. `values`: min, median and max of each number (regression). `sizes`: min, median and max
+    of width and height, in pixels. `unreadable`, `notes`: path, problem and action of each. `duplicates`: the
     groups of examples with one content; `conflicts`: those of them with different labels.
     """
 
@@ -82,7 +82,7 @@ def check(spec: DataConfig, task: Task = "classify", *, source: object | None = 
         usable=int(usable.sum()),
         splits={name: int(np.sum(splits == name)) for name in (*SPLITS, _MADE) if np.any(splits == name)},
         classes=classes,
-        balance=round(max(totals) / min(totals), 2) if totals and min(totals) else None,
+        balance=round(max(totals) / min(totals), 2) if totals and min(totals) > 0 else None,
         values=_values(labels, usable),
         sizes={"width": _spread(sides[usable, 1]), "height": _spread(sides[usable, 0])}
         if usable.any()

@@ -29,7 +29,7 @@ FromPicture = Callable[[tf.Tensor], tf.Tensor]
 
 @dataclass(frozen=True)
 class Content:
-    """Per row: the sha256 of the raw content ("" where it cannot be read), and why it cannot be used, or None."""
+    """Per row: the sha256 of the raw content ("" where it cannot be read), and why it cannot be used."""
 
     hashes: tuple[str, ...]
     problems: tuple[str | None, ...]

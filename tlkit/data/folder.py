@@ -15,9 +15,10 @@ from tlkit.data.rows import SPLIT_ALIASES, Note, Rows, short_name
 from tlkit.errors import DataError, StorageError
 
 # Names that promise a picture, whether or not tlkit reads that kind. Files without an ending count, too.
-PICTURE_ENDINGS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .tif .tiff .heic .heif .avif .jp2 .jxl".split()
-)
+PICTURE_ENDINGS = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp"),
+    *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl"),
+}
 
 
 @dataclass
@@ -34,8 +35,8 @@ class _Found:
 def read_folder(folder: Path, spec: DataConfig) -> Rows:
     """The pictures below `folder`: the name of the folder below it is the label, at any depth.
 
-    With folders called `train` and `validation` (or `val`, `valid`, `dev`) or `test`, those are the splits and
-    hold the class folders. Hidden files are ignored; files that do not look like pictures are noted.
+    With folders called `train` and `validation` (or `val`, `valid`, `dev`) or `test`, those are the splits
+    and hold the class folders. Hidden files are ignored; files that do not look like pictures are noted.
 
     Raises DataError where there are no pictures or no class folders, StorageError without permission.
     """

@@ -36,8 +36,8 @@ class Labels:
 def parse_labels(rows: Rows, task: Task, classes: Sequence[str] | None = None) -> Labels:
     """The labels of `rows` for `task`; `classes` fixes the names (those of an earlier run).
 
-    Names are kept as they are, but for stray spaces around them, which are cut off and noted. They are sorted,
-    as numbers where all are whole numbers.
+    Names are kept as they are, but for stray spaces around them, which are cut off and noted. They are
+    sorted, as numbers where all are whole numbers.
 
     Raises DataCheckError for missing labels and names that `classes` does not hold, DataError for labels that
     do not fit the task.
@@ -76,12 +76,13 @@ def _several(rows: Rows, classes: Sequence[str] | None) -> Labels:
             raise DataCheckError(f"{rows.where}: no row has a label.")
     else:
         truths = rows.labels.map(lambda value: _TRUTH.get(str(value).strip().lower()))
-        wrong = [(row, name) for name in truths for row in np.flatnonzero(truths[name].isna())]
+        wrong = [(int(row), name) for name in truths for row in np.flatnonzero(truths[name].isna())]
         if wrong:
             row, name = min(wrong)
             received = rows.labels[name].iloc[row]
             raise DataCheckError(
-                f"{rows.where}: {len(wrong)} labels are not 0 or 1; the first is {received!r} in column {name!r}, {rows.describe(row)}."
+                f"{rows.where}: {len(wrong)} labels are not 0 or 1; the first is "
+                f"{received!r} in column {name!r}, {rows.describe(row)}."
             )
         columns = [str(name) for name in truths]
         sets = [
@@ -92,8 +93,8 @@ def _several(rows: Rows, classes: Sequence[str] | None) -> Labels:
     ordered = _sorted_names([name for names in sets for name in names] or [], classes, rows)
     index = {name: number for number, name in enumerate(ordered)}
     targets = np.zeros((len(sets), len(ordered)), dtype=np.float32)
-    for row, names in enumerate(sets):
-        targets[row, [index[name] for name in names]] = 1.0
+    for number, names in enumerate(sets):
+        targets[number, [index[name] for name in names]] = 1.0
     return Labels(text, targets, ordered, notes)
 
 
@@ -112,7 +113,7 @@ def _numbers(rows: Rows) -> Labels:
     infinite = np.flatnonzero(~np.isfinite(targets).all(axis=1))
     if len(infinite):
         raise DataCheckError(
-            f"{rows.where}: {len(infinite)} labels are not finite: {_some_rows(rows, infinite)}."
+            f"{rows.where}: {len(infinite)} labels are not finite: {_some_rows(infinite.tolist())}."
         )
     text = np.array(
         [_SEPARATOR.join(f"{value:.9g}" for value in row) for row in table.to_numpy()], dtype=object
@@ -164,7 +165,8 @@ def _refuse_missing(rows: Rows, values: list[Any]) -> None:
     missing = [row for row, value in enumerate(values) if _is_missing(value)]
     if missing:
         raise DataCheckError(
-            f"{rows.where}: {len(missing)} of {len(values)} labels are missing (empty or NaN): {_some_rows(rows, missing)}."
+            f"{rows.where}: {len(missing)} of {len(values)} labels are missing (empty or NaN): "
+            f"{_some_rows(missing)}."
         )
 
 
@@ -175,8 +177,8 @@ def _refuse_numbers(names: list[str], where: str) -> None:
         return
     if any(not float(name).is_integer() for name in distinct if math.isfinite(float(name))):
         raise DataError(
-            f"{where}: {len(distinct)} different numbers as labels (as {sorted(distinct)[0]}) are too many for "
-            "task=classify. To predict a number use --task regress."
+            f"{where}: {len(distinct)} different numbers as labels (as {sorted(distinct)[0]}) are too many "
+            "for task=classify. To predict a number use --task regress."
         )
 
 
@@ -187,5 +189,5 @@ def _stray_spaces(names: Sequence[str]) -> tuple[Note, ...]:
     )
 
 
-def _some_rows(rows: Rows, numbers: Sequence[int]) -> str:
-    return "row " + list_some([int(number) + 1 for number in numbers])
+def _some_rows(numbers: Sequence[int]) -> str:
+    return "row " + list_some([number + 1 for number in numbers])

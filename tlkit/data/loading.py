@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import tensorflow as tf
 
 from tlkit.config import DataConfig, Task
 from tlkit.data.content import Content, read_content
@@ -95,7 +94,8 @@ def _strata_and_groups(
         missing = np.flatnonzero(chosen[key].isna() | (chosen[key].astype(str).str.strip() == ""))
         if len(missing):
             raise DataCheckError(
-                f"{rows.where}: {len(missing)} rows have no value in {column!r} (data.split.{key}), first row {missing[0] + 1}."
+                f"{rows.where}: {len(missing)} rows have no value in {column!r} (data.split.{key}); "
+                f"the first is row {missing[0] + 1}."
             )
     strata = (
         strata_of_column(chosen["stratify_by"]) if "stratify_by" in chosen else strata_of_labels(labels, task)
@@ -110,8 +110,8 @@ def _room_for_samples(rows: Rows, image_size: int, memory: float) -> npt.NDArray
         return np.empty(shape, np.uint8)
     if rows.pictures is not None:
         raise DataError(
-            f"{rows.where}: {len(rows):,} pictures of {image_size} pixels need {needed:.2g} GiB, over data.memory = "
-            f"{memory:g}: raise data.memory, or write the pictures to files."
+            f"{rows.where}: {len(rows):,} pictures of {image_size} pixels need {needed:.2g} GiB, over "
+            f"data.memory = {memory:g}: raise data.memory, or write the pictures to files."
         )
     return None
 

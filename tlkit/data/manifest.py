@@ -19,8 +19,9 @@ class Manifest:
 
     `table` has the columns `id` (the content's hash and the row), `path` ("" for pictures in memory), `label`
     (as in the source), `split` ("train", "validation", "test", or "" where the example is left out), `hash`
-    (sha256 of the raw content), `flags` ("", or of "unreadable", "duplicate", "conflict", separated by spaces),
-    and the columns that the split was made by. `classes` are sorted names, None for regression.
+    (sha256 of the raw content), `flags` ("unreadable", "duplicate" or "duplicate conflict", where the same
+    content has another label), and the columns that the split was made by. `classes` are
+    sorted names, None for regression.
     """
 
     table: pd.DataFrame

@@ -26,6 +26,7 @@ def make_pipeline(
     epochs: int = 1,
     first_epoch: int = 0,
     sample_weights: npt.NDArray[Any] | None = None,
+    replicas: int = 1,
 ) -> tf.data.Dataset:
     """Batches `(inputs, targets)`, or `(inputs, targets, weights)` where there are weights.
 
@@ -34,21 +35,25 @@ def make_pipeline(
 
     With `training` it spans `epochs` epochs from `first_epoch` on: each goes through all examples once, in an
     order that is a function of (seed, stage, epoch), each picture augmented by (seed, epoch, id). Call `fit`
-    with `steps_per_epoch=count_steps(...)`. Without, it is one epoch in the order of the examples, as they are.
+    with `steps_per_epoch=count_steps(...)`. Without, it is one epoch in the order of the examples, as they
+    are. `replicas` is how many share each batch: where the last one would leave some of them without an
+    example (BatchNorm then learns NaN), it is joined to the one before.
     """
     count = len(examples)
+    steps = count_steps(count, global_batch_size, replicas)
     pictures = _picture_reader(examples, preprocessing)
     targets = tf.constant(examples.targets)
     weights = _weights(examples, sample_weights)
     hashes = tf.constant(_hash_ids(examples.ids))
 
-    def indices_of(epoch: tf.Tensor) -> tf.data.Dataset:
+    def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
         order = order_of_epoch(count, seed, stage, epoch) if training else tf.range(count, dtype=tf.int64)
-        return (
-            tf.data.Dataset.from_tensor_slices(order)
-            .batch(global_batch_size)
-            .map(lambda batch: (batch, epoch))
-        )
+
+        def cut(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            stop = tf.where(step == steps - 1, tf.constant(count, tf.int64), (step + 1) * global_batch_size)
+            return order[step * global_batch_size : stop], epoch
+
+        return tf.data.Dataset.range(steps).map(cut)
 
     def make_batch(indices: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, ...]:
         samples = pictures(indices)
@@ -61,17 +66,17 @@ def make_pipeline(
 
     if not training:
         first_epoch, epochs = 0, 1
-    dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(indices_of)
+    dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(batches_of)
     dataset = dataset.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.apply(
-        tf.data.experimental.assert_cardinality(epochs * count_steps(count, global_batch_size))
-    )
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(epochs * steps))
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 
-def count_steps(count: int, global_batch_size: int) -> int:
-    """Batches in one epoch of `count` examples."""
-    return math.ceil(count / global_batch_size)
+def count_steps(count: int, global_batch_size: int, replicas: int = 1) -> int:
+    """Batches in one epoch of `count` examples; see `make_pipeline` for `replicas`."""
+    steps = math.ceil(count / global_batch_size)
+    last = count - (steps - 1) * global_batch_size
+    return steps - 1 if steps > 1 and last < replicas else steps
 
 
 def order_of_epoch(count: int, seed: int, stage: int, epoch: tf.Tensor | int) -> tf.Tensor:

@@ -34,9 +34,9 @@ class Rows:
     """One row per example, in an order that does not depend on the file system.
 
     `where` names the source in messages. `paths` (absolute) or `pictures` (arrays of any accepted form) hold
-    the content. `labels` has a column per label column, values as in the source. `splits` are the source's own
-    ("" leaves a row out). `extras` are further columns, to group or stratify by. `empty_classes` are class
-    folders without a picture. `hint` may end the message about a single class.
+    the content. `labels` has a column per label column, values as in the source. `splits` are the source's
+    own ("" leaves a row out). `extras` are further columns, to group or stratify by. `empty_classes` are
+    class folders without a picture. `hint` may end the message about a single class.
     """
 
     where: str
@@ -74,7 +74,8 @@ def parse_splits(values: Sequence[Any], where: str) -> npt.NDArray[np.str_]:
         text = "" if pd.isna(value) else str(value).strip().lower()
         if text and text not in SPLIT_ALIASES:
             raise DataError(
-                f"{where}: row {row + 1} has the split {value!r}. Allowed: {', '.join(SPLITS)}, or empty to leave it out."
+                f"{where}: row {row + 1} has the split {value!r}. Allowed: {', '.join(SPLITS)}, "
+                "or empty to leave it out."
             )
         known.append(SPLIT_ALIASES.get(text, ""))
     splits = np.array(known, dtype=np.str_)

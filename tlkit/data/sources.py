@@ -66,7 +66,7 @@ def _kind_of_path(text: str) -> str:
             if path.name.lower().endswith(TABLE_ENDINGS):
                 return "table"
             raise DataError(
-                f"{text}: is neither a folder nor a table. Expected a file ending in {', '.join(TABLE_ENDINGS)}."
+                f"{text}: neither a folder nor a table. Expected an ending of {', '.join(TABLE_ENDINGS)}."
             )
     except OSError as error:
         raise StorageError(f"Cannot read {text}: {error.strerror}.") from None

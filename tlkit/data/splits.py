@@ -53,14 +53,17 @@ def complete_splits(
     splits = given.astype("<U10")
     if "validation" in splits or not spec.validation:
         return splits
-    train = np.flatnonzero(splits == "train")
+    train = np.flatnonzero(splits == "train").tolist()
     own = [strata[row] for row in train], [groups[row] for row in train] if groups is not None else None
     splits[train] = make_splits(own[0], Split(validation=spec.validation, test=0.0), seed, own[1])
     return splits
 
 
 def strata_of_labels(labels: Labels, task: Task) -> list[str]:
-    """What to stratify by: the label, its combination (rare ones as one), or the bin of the (first) number."""
+    """What to stratify by: the label, the combination of labels (rare ones as one), or the number's bin.
+
+    Of several numbers the first one counts.
+    """
     if task == "regress":
         first = labels.targets if labels.targets.ndim == 1 else labels.targets[:, 0]
         return _bins(first)

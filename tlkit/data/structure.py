@@ -20,8 +20,8 @@ def bad_share_problem(rows: Rows, content: Content, max_bad: float) -> str | Non
     shown = [f"{rows.describe(row)} {content.problems[row]}" for row in bad]
     see = f" All of them: tlkit data check {rows.where}." if rows.paths is not None else ""
     return (
-        f"{rows.where}: {len(bad)} of {len(rows)} pictures ({len(bad) / len(rows):.1%}) cannot be used, more than "
-        f"data.max_bad = {max_bad:.0%}: {list_some(shown, separator='; ')}.{see}"
+        f"{rows.where}: {len(bad)} of {len(rows)} pictures ({len(bad) / len(rows):.1%}) cannot be used, "
+        f"more than data.max_bad = {max_bad:.0%}: {list_some(shown, separator='; ')}.{see}"
     )
 
 
@@ -30,15 +30,16 @@ def class_problems(rows: Rows, labels: Labels, usable: npt.NDArray[np.bool_], ta
     problems = []
     if rows.empty_classes:
         problems.append(
-            f"{rows.where}: {len(rows.empty_classes)} class folders hold no picture: {list_some(rows.empty_classes)}. "
-            "Fill or remove them."
+            f"{rows.where}: {len(rows.empty_classes)} class folders hold no picture: "
+            f"{list_some(rows.empty_classes)}. Fill or remove them."
         )
     if labels.classes is None:
         return problems
     counts = count_classes(labels, usable)
     if task == "classify" and len(labels.classes) == 1:
         problems.append(
-            f"{rows.where}: there is only one class, {labels.classes[0]!r}; classification needs two or more.{rows.hint}"
+            f"{rows.where}: there is only one class, {labels.classes[0]!r}; "
+            f"classification needs two or more.{rows.hint}"
         )
     gone = [name for name, count in zip(labels.classes, counts, strict=True) if not count]
     if gone:

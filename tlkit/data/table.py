@@ -98,7 +98,7 @@ def _resolve(column: pd.Series, folder: Path, where: str) -> list[str]:
     if unnamed:
         raise DataError(f"{where}: {len(unnamed)} rows have no path: row {list_some(unnamed)}.")
     paths = [os.path.abspath(folder / text) for text in texts]
-    missing = [row for row, path in enumerate(paths) if not os.path.exists(path)]
+    missing = [row for row, path in enumerate(paths) if not Path(path).exists()]
     if missing:
         named = [f"row {row + 1}: {texts[row]}" for row in missing]
         raise DataError(
