@@ -132,7 +132,7 @@ def test_a_saved_model_becomes_a_backbone_without_its_head(tmp_path):
         with_source("mobilenet_v2_torchvision", path=str(tmp_path / "mine.keras")), image_size=SIZE
     )
     x = np.random.default_rng(0).normal(size=(2, SIZE, SIZE, 3)).astype("float32")
-    np.testing.assert_array_equal(backbone.model.predict(x, verbose=0), body.predict(x, verbose=0))
+    np.testing.assert_array_equal(backbone.model(x, training=False), body(x, training=False))
 
 
 def test_a_saved_model_that_holds_its_backbone_as_one_layer_is_opened(tmp_path):

@@ -23,11 +23,12 @@ def load_keras_file(source: FileSource, path: Path, image_size: int) -> keras.Mo
         whole = keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise FetchError(f"{path} cannot be opened as a Keras model: {_first_line(error)}") from error
-    model = _up_to_map(whole, source.output, path)
-    if len(model.inputs) != 1 or model.inputs[0].shape[1:] not in _accepted(image_size):
-        shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if not isinstance(whole, keras.Model) or not getattr(whole, "outputs", None):
+        raise ConfigError(f"{path} is not a functional Keras model: it cannot be cut below its head")
+    shapes = [tuple(tensor.shape) for tensor in whole.inputs]
+    if len(shapes) != 1 or shapes[0][1:] not in ((image_size, image_size, 3), (None, None, 3)):
         raise ConfigError(f"{path} takes inputs of shape {shapes}, not pictures of {image_size} pixels")
-    return model
+    return _up_to_map(whole, source.output, path)
 
 
 def load_weights_file(model: keras.Model, path: Path) -> None:
@@ -39,21 +40,17 @@ def load_weights_file(model: keras.Model, path: Path) -> None:
 
 
 def _up_to_map(model: keras.Model, output: str | None, path: Path) -> keras.Model:
-    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
-        raise ConfigError(f"{path} is not a functional Keras model: it cannot be cut below its head")
     for call in reversed(calls_of(model)):
         if call.operation.name == output or (
             output is None and len(call.outputs[0].shape) == 4 and call.inputs
         ):
             nested = isinstance(call.operation, keras.Model) and call.inputs == tuple(model.inputs)
-            return call.operation if nested else keras.Model(model.inputs, call.outputs[0], name=model.name)
+            return (
+                call.operation if nested else keras.Model(model.inputs[0], call.outputs[0], name=model.name)
+            )
     raise ConfigError(
         f"{path} has no {'layer ' + repr(output) if output else '4-D tensor'} to take features from"
     )
-
-
-def _accepted(size: int) -> tuple[tuple[int | None, ...], ...]:
-    return ((size, size, 3), (None, None, 3))
 
 
 def _first_line(error: Exception) -> str:
