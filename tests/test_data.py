@@ -18,7 +18,9 @@ SIZE = 16
 
 @pytest.fixture
 def preprocessing():
-    return make_preprocessing(ImageInput(image_size=SIZE, min_image_size=8), PreprocessingConfig(image_size=SIZE))
+    return make_preprocessing(
+        ImageInput(image_size=SIZE, min_image_size=8), PreprocessingConfig(image_size=SIZE)
+    )
 
 
 def picture(number: int, side: int = 20) -> np.ndarray:
@@ -62,7 +64,9 @@ def test_class_folders_become_a_stratified_seeded_split(tmp_path, preprocessing)
     table = dataset.manifest.table
     assert dataset.name == "photos"
     assert dataset.manifest.classes == ("Cat", "dog")
-    assert pd.crosstab(table["split"], table["label"]).loc[["train", "validation", "test"]].values.tolist() == [
+    assert pd.crosstab(table["split"], table["label"]).loc[
+        ["train", "validation", "test"]
+    ].values.tolist() == [
         [28, 14],
         [6, 3],
         [6, 3],
@@ -87,7 +91,9 @@ def test_samples_belong_to_the_ids_beside_them(tmp_path, preprocessing):
             assert table.loc[example, "path"] == examples.paths[row]
             assert table.loc[example, "split"] == name
             assert dataset.manifest.classes[examples.targets[row]] == Path(examples.paths[row]).parent.name
-            np.testing.assert_array_equal(examples.samples[row], preprocessing.decode(tf.constant(raw)).numpy())
+            np.testing.assert_array_equal(
+                examples.samples[row], preprocessing.decode(tf.constant(raw)).numpy()
+            )
 
 
 def test_split_does_not_depend_on_the_order_of_the_file_system(tmp_path, preprocessing, monkeypatch):
@@ -95,7 +101,7 @@ def test_split_does_not_depend_on_the_order_of_the_file_system(tmp_path, preproc
     spec = DataConfig(source=str(tmp_path))
     forwards = load(spec, "classify", seed=0, preprocessing=preprocessing)
     listing = Path.iterdir
-    monkeypatch.setattr(Path, "iterdir", lambda self: reversed(sorted(listing(self))))
+    monkeypatch.setattr(Path, "iterdir", lambda self: sorted(listing(self), reverse=True))
     backwards = load(spec, "classify", seed=0, preprocessing=preprocessing)
     pd.testing.assert_frame_equal(forwards.manifest.table, backwards.manifest.table)
 
@@ -134,7 +140,10 @@ def test_split_folders_are_kept_and_validation_comes_out_of_train(tmp_path, prep
     dataset = load(spec, "classify", seed=0, preprocessing=preprocessing)
     assert [len(dataset.splits[name]) for name in ("train", "validation", "test")] == [40, 4, 7]
     table = dataset.manifest.table
-    assert all(Path(path).parts[-3].startswith(split[:3]) for path, split in zip(table["path"], table["split"], strict=True))
+    assert all(
+        Path(path).parts[-3].startswith(split[:3])
+        for path, split in zip(table["path"], table["split"], strict=True)
+    )
 
 
 def test_a_class_may_be_called_test(tmp_path, preprocessing):
@@ -206,7 +215,9 @@ def test_duplicates_and_conflicts_are_flagged(tmp_path, preprocessing):
 
 def test_pictures_that_do_not_fit_the_memory_are_left_on_disk(tmp_path, preprocessing):
     write_classes(tmp_path, {"a": 10, "b": 10})
-    dataset = load(DataConfig(source=str(tmp_path), memory=1e-6), "classify", seed=0, preprocessing=preprocessing)
+    dataset = load(
+        DataConfig(source=str(tmp_path), memory=1e-6), "classify", seed=0, preprocessing=preprocessing
+    )
     assert dataset.splits["train"].samples is None
     assert len(dataset.splits["train"].paths) == 14
 
@@ -239,7 +250,9 @@ def test_table_gives_the_same_rows_in_every_format(tmp_path, preprocessing, endi
 def test_split_column_is_honoured_and_empty_cells_are_left_out(tmp_path, preprocessing):
     splits = ["train"] * 8 + ["val", "dev", "test", "Test", "", "train"]
     make_table(tmp_path, label=["a", "b"] * 7, split=splits).to_csv(tmp_path / "rows.csv", index=False)
-    dataset = load(DataConfig(source=str(tmp_path / "rows.csv")), "classify", seed=0, preprocessing=preprocessing)
+    dataset = load(
+        DataConfig(source=str(tmp_path / "rows.csv")), "classify", seed=0, preprocessing=preprocessing
+    )
     assert dataset.manifest.table["split"].tolist() == (
         ["train"] * 8 + ["validation", "validation", "test", "test", "", "train"]
     )
@@ -261,7 +274,9 @@ def test_groups_never_straddle_and_shares_are_near(tmp_path, preprocessing):
 def test_multilabel_from_one_column_and_from_several(tmp_path, preprocessing):
     tags = ["red|round", "round", "", "red"] * 5
     make_table(tmp_path, label=tags).to_csv(tmp_path / "one.csv", index=False)
-    one = load(DataConfig(source=str(tmp_path / "one.csv")), "multilabel", seed=0, preprocessing=preprocessing)
+    one = load(
+        DataConfig(source=str(tmp_path / "one.csv")), "multilabel", seed=0, preprocessing=preprocessing
+    )
     columns = {name: [int(name in text.split("|")) for text in tags] for name in ("round", "red")}
     make_table(tmp_path, **columns).to_csv(tmp_path / "two.csv", index=False)
     spec = DataConfig(source=str(tmp_path / "two.csv"), columns=Columns(label=("round", "red")))
@@ -285,7 +300,10 @@ def test_regression_takes_one_number_or_several(tmp_path, preprocessing):
     means = [examples.targets.mean() for examples in one.splits.values()]
     assert np.ptp(means) < 4, "stratified by quantile, the splits have about the same mean"
     two = load(
-        DataConfig(source=path, columns=Columns(label=("label", "width"))), "regress", seed=0, preprocessing=preprocessing
+        DataConfig(source=path, columns=Columns(label=("label", "width"))),
+        "regress",
+        seed=0,
+        preprocessing=preprocessing,
     )
     assert two.splits["train"].targets.shape == (28, 2)
 
@@ -400,7 +418,7 @@ def test_all_of_other_data_can_be_one_split_with_known_classes(tmp_path, preproc
         lambda: load(spec, "classify", seed=0, preprocessing=preprocessing, classes=("a", "c"), only="test"),
         DataCheckError,
     )
-    assert "'b'" in message or " b" in message
+    assert "does not know: b" in message
 
 
 # Bad input
@@ -408,7 +426,9 @@ def test_all_of_other_data_can_be_one_split_with_known_classes(tmp_path, preproc
 
 def test_wrong_sources_are_named_with_the_way_out(tmp_path, preprocessing):
     def read(source, task="classify", **options):
-        return error_of(lambda: load(DataConfig(**options), task, seed=0, preprocessing=preprocessing, source=source))
+        return error_of(
+            lambda: load(DataConfig(**options), task, seed=0, preprocessing=preprocessing, source=source)
+        )
 
     assert "Did you mean the sample 'digits'?" in read("digit")
     assert "no such file or folder" in read(str(tmp_path / "nowhere"))
@@ -483,7 +503,9 @@ def test_examples_that_do_not_pass_are_named_with_the_way_out(tmp_path, preproce
 
 def test_stray_spaces_around_labels_are_cut_off_and_reported(tmp_path, preprocessing):
     make_table(tmp_path, label=["cat", "dog", " cat", "dog "] * 5).to_csv(tmp_path / "rows.csv", index=False)
-    dataset = load(DataConfig(source=str(tmp_path / "rows.csv")), "classify", seed=0, preprocessing=preprocessing)
+    dataset = load(
+        DataConfig(source=str(tmp_path / "rows.csv")), "classify", seed=0, preprocessing=preprocessing
+    )
     assert dataset.manifest.classes == ("cat", "dog")
     assert dataset.report["action"].tolist() == ["read as 'cat'", "read as 'dog'"]
 
@@ -521,9 +543,9 @@ def test_check_counts_and_names_without_raising(tmp_path):
     (tmp_path / "train" / "b" / "bad.png").write_bytes(b"BAD")
     report = check(DataConfig(source=str(tmp_path)))
     assert not report.ok
-    assert report.examples == 14
-    assert report.usable == 13
-    assert report.splits == {"train": 10, "test": 3 + 0} or report.splits == {"train": 10, "test": 4}
+    assert report.examples == 15
+    assert report.usable == 14
+    assert report.splits == {"train": 10, "test": 4}
     assert report.classes["a"] == {"train": 7, "test": 2}
     assert report.classes["z"] == {"train": 0, "test": 2}
     assert report.sizes["width"] == {"min": 20.0, "median": 20.0, "max": 64.0}

@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import tensorflow as tf
 
 from tlkit.config import DataConfig, Task
-from tlkit.data.content import Content, read_content
+from tlkit.data.content import Content, read_content, size_maker
 from tlkit.data.labels import Labels, parse_labels
 from tlkit.data.manifest import SPLITS
 from tlkit.data.rows import Rows
 from tlkit.data.sources import read_rows
 from tlkit.data.structure import bad_share_problem, class_problems, count_classes, split_problems
-from tlkit.preprocessing.decoding import decode_picture
 
 _MADE = "all"
 
@@ -65,9 +63,7 @@ def check(spec: DataConfig, task: Task = "classify", *, source: object | None = 
     rows = read_rows(spec.source if source is None else source, spec)
     labels = parse_labels(rows, task)
     sides = np.zeros((len(rows), 2), np.int32)
-    content = read_content(
-        rows, lambda raw: tf.shape(decode_picture(raw))[:2], lambda one: tf.shape(one)[:2], sides
-    )
+    content = read_content(rows, size_maker(), sides)
     usable = content.usable
     splits = np.where(usable, rows.splits if rows.splits is not None else _MADE, "")
     found = [bad_share_problem(rows, content, spec.max_bad), *class_problems(rows, labels, usable, task)]

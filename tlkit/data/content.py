@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import os
 import time
@@ -18,13 +20,20 @@ import tensorflow as tf
 
 from tlkit.data.rows import Rows
 from tlkit.errors import DataError
-from tlkit.preprocessing import to_rgb, why_refused
+from tlkit.preprocessing import ImagePreprocessing, to_rgb, why_refused
+from tlkit.preprocessing.decoding import decode_picture
 from tlkit.progress import make_progress
 
 _QUIET_SECONDS = 2.0
+_PICTURE = tf.TensorSpec((None, None, 3), tf.uint8)
 
-FromRaw = Callable[[tf.Tensor], tf.Tensor]
-FromPicture = Callable[[tf.Tensor], tf.Tensor]
+
+@dataclass(frozen=True)
+class Maker:
+    """What is made of an example: of the bytes of a file, or of an RGB picture (uint8, H, W, 3), as numpy."""
+
+    from_raw: Callable[[bytes], npt.NDArray[Any]]
+    from_picture: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -39,23 +48,18 @@ class Content:
         return np.array([problem is None for problem in self.problems], dtype=bool)
 
 
-def read_content(
-    rows: Rows, from_raw: FromRaw, from_picture: FromPicture, keep: npt.NDArray[Any] | None = None
-) -> Content:
+def read_content(rows: Rows, maker: Maker, keep: npt.NDArray[Any] | None = None) -> Content:
     """Read every example once, in parallel; a bar is shown when it takes longer than two seconds.
 
-    `from_raw` makes a result from the bytes of a file (scalar string), `from_picture` from an RGB picture
-    (uint8, H, W, 3); both are traced as graphs. `keep[i]` takes the result of row i.
+    `keep[i]` takes what `maker` makes of row i.
     """
-    decode = _trace(from_raw, tf.TensorSpec((), tf.string))
-    convert = _trace(from_picture, tf.TensorSpec((None, None, 3), tf.uint8))
 
     def read(row: int) -> tuple[str, str | None]:
         if rows.paths is not None:
-            digest, problem, result = _read_file(rows.paths[row], decode)
+            digest, problem, result = _read_file(rows.paths[row], maker.from_raw)
         else:
             assert rows.pictures is not None
-            digest, problem, result = _read_picture(rows.pictures[row], convert)
+            digest, problem, result = _read_picture(rows.pictures[row], maker.from_picture)
         if keep is not None and result is not None:
             keep[row] = result
         return digest, problem
@@ -65,7 +69,29 @@ def read_content(
     return Content(tuple(digest for digest, _ in found), tuple(problem for _, problem in found))
 
 
-def _read_file(path: str, decode: Callable[[Any], Any]) -> tuple[str, str | None, Any]:
+def sample_maker(preprocessing: ImagePreprocessing) -> Maker:
+    """Makes samples, uint8 (H, W, 3), with the decoding that training uses."""
+    return _traced_samples(dataclasses.replace(preprocessing, augmentation=None))
+
+
+@functools.cache
+def size_maker() -> Maker:
+    """Makes the height and width of the decoded picture, int32 (2,)."""
+    return Maker(
+        _trace(lambda raw: tf.shape(decode_picture(raw))[:2], tf.TensorSpec((), tf.string)),
+        _trace(lambda picture: tf.shape(picture)[:2], _PICTURE),
+    )
+
+
+@functools.lru_cache(maxsize=4)  # a trace of the decoders takes seconds
+def _traced_samples(preprocessing: ImagePreprocessing) -> Maker:
+    return Maker(
+        _trace(preprocessing.decode, tf.TensorSpec((), tf.string)),
+        _trace(lambda picture: preprocessing.resize_batch(picture[None])[0], _PICTURE),
+    )
+
+
+def _read_file(path: str, decode: Callable[[bytes], Any]) -> tuple[str, str | None, Any]:
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
@@ -89,14 +115,12 @@ def _read_picture(picture: npt.NDArray[Any], convert: Callable[[Any], Any]) -> t
 
 
 def _trace(function: Callable[[tf.Tensor], tf.Tensor], spec: tf.TensorSpec) -> Callable[[Any], Any]:
-    # On the CPU, where tf.data decodes, too: a GPU may round another way.
-    traced = tf.function(function, input_signature=[spec])
-    with tf.device("CPU:0"):
-        concrete = traced.get_concrete_function()
+    """`function` as a graph that is traced at its first call and may be called from several threads."""
+    traced = tf.function(function, input_signature=[spec], autograph=False)
 
     def call(value: Any) -> Any:
-        with tf.device("CPU:0"):
-            return concrete(tf.constant(value)).numpy()
+        with tf.device("CPU:0"):  # where tf.data decodes, too: a GPU may round another way
+            return traced(tf.constant(value)).numpy()
 
     return call
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tlkit.config import DataConfig, Task
-from tlkit.data.content import Content, read_content
+from tlkit.data.content import Content, read_content, sample_maker
 from tlkit.data.labels import Labels, parse_labels
 from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
 from tlkit.data.rows import Note, Rows
@@ -61,9 +61,7 @@ def load(
     labels = parse_labels(rows, task, classes)
     strata, groups = _strata_and_groups(rows, labels, spec, task) if only is None else ([], None)
     samples = _room_for_samples(rows, preprocessing.image_size, spec.memory)
-    content = read_content(
-        rows, preprocessing.decode, lambda one: preprocessing.resize_batch(one[None])[0], samples
-    )
+    content = read_content(rows, sample_maker(preprocessing), samples)
     usable = content.usable
     require_none([problem for problem in [bad_share_problem(rows, content, spec.max_bad)] if problem])
     if not usable.any():
