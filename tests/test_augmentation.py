@@ -68,7 +68,9 @@ def test_result_depends_on_nothing_but_sample_and_seeds(config: Any) -> None:
 
 
 def test_parallel_pipelines_repeat_each_other_and_the_sequential_one() -> None:
-    change = make_augment(resolve_augment(parse_augment(EVERYTHING)))
+    change = tf.function(
+        make_augment(resolve_augment(parse_augment(EVERYTHING)))
+    )  # so that it is traced once
     pictures, with_seeds = samples(8), seeds(8)
 
     def run(parallel: int) -> np.ndarray:
@@ -193,7 +195,8 @@ def test_crop_keeps_a_square_of_the_given_area() -> None:
     ).astype(float)
     down, right = cropped[:, :, 0, 0], cropped[:, 0, :, 1]
     # Half the side: neighbours are half a pixel apart, so 5 levels. A square at the very edge begins a quarter
-    # of a pixel before the middle of the first one, where the picture is flat: 2.5 levels less, and rounding.
+    # of a pixel before the middle of the first, where the picture is flat: 2.5 levels less, and one for
+    # rounding at either end.
     for ends in (down, right):
         assert np.abs(ends[:, -1] - ends[:, 0] - 5 * (SIZE - 1)).max() <= 2.5 + 1
     assert down[:, 0].min() < 10 < 100 < down[:, 0].max()

@@ -52,7 +52,9 @@ def make_augment(augmentations: Sequence[Augmentation]) -> Augment:
             samples = step(samples, seeds)
         return tf.ensure_shape(_to_sample(samples), shape)
 
-    return augment
+    # There is no Python control flow over tensors in it: converting it would only make tracing slower.
+    unconverted: Augment = tf.autograph.experimental.do_not_convert(augment)
+    return unconverted
 
 
 def from_callable(function: Callable[..., Any]) -> Augment:

@@ -75,7 +75,6 @@ def _traced_decode() -> Callable[[bytes], tf.Tensor]:
 
 
 def _trace(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[bytes], tf.Tensor]:
-    traced: Callable[[bytes], tf.Tensor] = tf.function(
-        function, input_signature=[tf.TensorSpec((), tf.string)]
-    )
+    signature = [tf.TensorSpec((), tf.string)]
+    traced: Callable[[bytes], tf.Tensor] = tf.function(function, input_signature=signature, autograph=False)
     return traced

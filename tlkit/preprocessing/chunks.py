@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tlkit.preprocessing.file_bytes import big_endian, bytes_at, length_of, little_endian, slice_at
 
 _MAX_CHUNKS = 256
+
+# From the position of a chunk: its name (4,), the size of its content, and the position of the next one.
+ChunkReader = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
 def png_chunk(raw: tf.Tensor, name: bytes) -> tf.Tensor:
@@ -31,7 +36,7 @@ def webp_chunk(raw: tf.Tensor, name: bytes) -> tf.Tensor:
     return _find(raw, read, first=12, name=name, stop=None)
 
 
-def _find(raw: tf.Tensor, read, first: int, name: bytes, stop: bytes | None) -> tf.Tensor:  # type: ignore[no-untyped-def]
+def _find(raw: tf.Tensor, read: ChunkReader, first: int, name: bytes, stop: bytes | None) -> tf.Tensor:
     wanted, last = list(name), list(stop or name)
 
     def goes_on(position: tf.Tensor) -> tf.Tensor:

@@ -13,10 +13,9 @@ _WHITE = b"\xff\xff\xff"
 def decode_first_frame(raw: tf.Tensor) -> tf.Tensor:
     """The first frame as uint8 RGB (H, W, 3) of the whole canvas; where nothing was painted it is white.
 
-    TensorFlow paints what is transparent black, misplaces a frame that is smaller than the canvas, and may
-    decode an incomplete frame without a word. So the bytes are rewritten first: transparency is switched off
-    and its palette entry made white, the frame is moved to the corner, and the file is cut after it. The end
-    of the frame must be there.
+    TensorFlow paints what is transparent black, loses the canvas around a smaller frame, and reads all of an
+    animation. So the bytes are rewritten first: transparency is switched off and its palette entry made
+    white, the frame is moved to the corner, and the file is cut after it.
     """
     flags = bytes_at(raw, 10, 1)[0]
     after_header = 13 + _palette_bytes(flags)
@@ -47,7 +46,8 @@ def _find_first_image(raw: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.T
         is_control = bytes_at(raw, position + 1, 1)[0] == _GRAPHIC_CONTROL
         return _skip_blocks(raw, position + 2), tf.where(is_control, position + 3, control)
 
-    return tf.while_loop(at_extension, to_next, (start, tf.constant(0, tf.int64)))
+    image, control = tf.while_loop(at_extension, to_next, (start, tf.constant(0, tf.int64)))
+    return image, control
 
 
 def _skip_blocks(raw: tf.Tensor, start: tf.Tensor) -> tf.Tensor:

@@ -34,7 +34,9 @@ class ImagePreprocessing:
 
         Errors: `tf.errors.InvalidArgumentError` for bytes that are not a whole picture of an accepted kind.
         """
-        return resize_to_square(decode_picture(raw), self.image_size, self.resize)
+        # There is no Python control flow over tensors in it: converting it would only make tracing slower.
+        picture = tf.autograph.experimental.do_not_convert(decode_picture)(raw)
+        return resize_to_square(picture, self.image_size, self.resize)
 
     def decode_batch(self, raw: tf.Tensor) -> tf.Tensor:
         """Strings (N,) as samples: uint8 (N, H, W, 3)."""

@@ -26,11 +26,14 @@ def make_rand_augment(num_ops: int, factor: float) -> Callable[[tf.Tensor, tf.Te
 
         def augment_one(example: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
             picture, chosen, picture_seeds = example
-            batch = tf.cast(picture, tf.float32)[None]
-            for place in range(num_ops):
+
+            def apply(place: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 branches = [_branch(operation, batch, picture_seeds[place]) for operation in operations]
-                batch = tf.ensure_shape(tf.switch_case(chosen[place], branches), (1, *picture.shape))
-                batch = tf.clip_by_value(batch, 0.0, 255.0)
+                changed = tf.ensure_shape(tf.switch_case(chosen[place], branches), batch.shape)
+                return place + 1, tf.clip_by_value(changed, 0.0, 255.0)
+
+            start = (tf.constant(0), tf.cast(picture, tf.float32)[None])
+            _, batch = tf.while_loop(lambda place, _: place < num_ops, apply, start)
             return batch[0]
 
         return tf.map_fn(augment_one, (samples, choices, operation_seeds), fn_output_signature=tf.float32)
@@ -45,7 +48,7 @@ def make_operations(factor: float) -> list[Any]:
     return [getattr(layer, name) for name in layer._AUGMENT_LAYERS]
 
 
-class StatelessSeed(keras.random.SeedGenerator):
+class StatelessSeed(keras.random.SeedGenerator):  # type: ignore[misc]  # Keras is untyped
     """What a Keras layer takes for its seed generator, without a variable: the n-th draw is a function of n.
 
     `transform` in a Keras layer draws by asking its generator for one seed after another; it gets them from
