@@ -194,9 +194,9 @@ def test_crop_keeps_a_square_of_the_given_area() -> None:
         [{"random_crop": {"scale": (0.25, 0.25)}}], tf.constant(np.stack([ramp] * count)), seeds(count)
     ).astype(float)
     down, right = cropped[:, :, 0, 0], cropped[:, 0, :, 1]
-    # Half the side: neighbours are half a pixel apart, so 5 levels. A square at the very edge begins a quarter
-    # of a pixel before the middle of the first, where the picture is flat: 2.5 levels less, and one for
-    # rounding at either end.
+    # Half the side: neighbours are half a pixel apart, so 5 levels. A square at the very edge begins a
+    # quarter of a pixel before the middle of the first, where the picture is flat: 2.5 levels less, and one
+    # for the rounding at both ends.
     for ends in (down, right):
         assert np.abs(ends[:, -1] - ends[:, 0] - 5 * (SIZE - 1)).max() <= 2.5 + 1
     assert down[:, 0].min() < 10 < 100 < down[:, 0].max()
