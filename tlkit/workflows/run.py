@@ -124,7 +124,7 @@ class Run:
 
     def confusion_matrix(self, split: str = "test") -> Figure:
         """The confusion matrix of a split as a picture."""
-        from tlkit.evaluation import plot_confusion_matrix
+        from tlkit.evaluation import confusion_matrix, plot_confusion_matrix
 
         if self.config.task != "classify":
             raise ConfigError(f"A confusion matrix needs task 'classify'; this run's task is {self.config.task!r}.")
@@ -132,7 +132,10 @@ class Run:
         if rows.empty:
             known = ", ".join(sorted(set(self.predictions["split"])))
             raise ConfigError(f"The run has no predictions of split {split!r}. It has: {known}.")
-        return plot_confusion_matrix(rows["label"].tolist(), rows["predicted"].tolist(), self.classes)
+        assert self.classes is not None
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        targets, predicted = (rows[column].map(numbers).to_numpy() for column in ("label", "predicted"))
+        return plot_confusion_matrix(confusion_matrix(targets, predicted, self.classes))
 
     def _repr_html_(self) -> str:
         rows = {"run": self.path, "backbone": self.entry.name, "task": self.config.task}
