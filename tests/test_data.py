@@ -16,6 +16,11 @@ from tlkit.zoo.entry import ImageInput
 SIZE = 16
 
 
+@pytest.fixture(autouse=True)
+def _seeded_keras():
+    """Nothing here draws from Keras, and seeding it makes TensorFlow build the decoder again in each test."""
+
+
 @pytest.fixture
 def preprocessing():
     return make_preprocessing(

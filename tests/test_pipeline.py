@@ -13,6 +13,11 @@ SIZE = 16
 COUNT = 23
 
 
+@pytest.fixture(autouse=True)
+def _seeded_keras():
+    """Nothing here draws from Keras, and seeding it makes TensorFlow build the decoder again in each test."""
+
+
 def make_small_preprocessing(augment):
     image_input = ImageInput(image_size=SIZE, min_image_size=8)
     return make_preprocessing(image_input, PreprocessingConfig(image_size=SIZE, augment=augment))
