@@ -125,6 +125,7 @@ def test_several_values_are_averaged_and_listed() -> None:
     assert metrics["mae"] == 2.0
     assert metrics["per_value"]["x"]["mae"] == 0.0
     assert metrics["per_value"]["y"]["mae"] == 4.0
+    assert list(compute_metrics("regress", targets, targets, None)["per_value"]) == ["0", "1"]
 
 
 def test_what_a_regression_cannot_say_is_absent_with_the_reason() -> None:

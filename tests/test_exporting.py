@@ -174,7 +174,7 @@ def test_a_regressor_answers_with_values_and_replaces_an_earlier_export(tmp_path
     to = tmp_path / "1"
     to.mkdir()
     (to / "saved_model.pb").write_text("earlier")
-    model, report = export(to, "regress", 1, overwrite=True)
+    model, report = export(to, "regress", 1, classes=None, overwrite=True)
     answers = load(report)["serving_default"](image_bytes=tf.constant(FILES))
     assert set(answers) == {"value"}
     np.testing.assert_allclose(answers["value"], answers_of(model, "regress", FILES)[:, 0], rtol=1e-5)

@@ -22,7 +22,7 @@ def compute_metrics(
     task: Task,
     targets: np.ndarray,
     scores: np.ndarray,
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
     loss: float | None = None,
 ) -> dict[str, Any]:
     """The metrics of one split.
@@ -31,7 +31,8 @@ def compute_metrics(
         task: `classify`, `multilabel` or `regress`.
         targets: Class numbers (N,); or 0/1 per label (N, labels); or values (N,) or (N, values).
         scores: Probabilities (N, classes) or (N, labels); or predicted values, shaped like `targets`.
-        classes: Names of the classes, labels or values, in the order of the columns.
+        classes: Names of the classes, labels or values, in the order of the columns. None: they have none
+            (a regression), and their numbers are used.
         loss: The mean loss on the split, if it was computed.
 
     Returns:
@@ -60,7 +61,9 @@ def compute_metrics(
             f"The model gives scores that are not finite for {broken} of {len(scores)} examples."
         )
     compute = {"classify": _classify, "multilabel": _multilabel, "regress": _regress}[task]
-    metrics, absent = compute(targets, scores, list(classes))
+    columns = scores.shape[1] if scores.ndim == 2 else 1
+    names = list(classes) if classes else [str(number) for number in range(columns)]
+    metrics, absent = compute(targets, scores, names)
     if loss is not None and np.isfinite(loss):
         metrics["loss"] = float(loss)
     elif loss is not None:

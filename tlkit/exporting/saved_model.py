@@ -49,7 +49,7 @@ def export_saved_model(
     to: str | Path,
     *,
     task: Task,
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
     to_scores: Callable[[Any], Any],
     entry: ZooEntry,
     examples: Sequence[bytes] = (),
@@ -67,7 +67,7 @@ def export_saved_model(
         preprocessing: The run's own.
         to: The folder to make. Serving stacks expect its last part to be a number.
         task: `classify`, `multilabel` or `regress`.
-        classes: Names of the outputs, in order.
+        classes: Names of the outputs, in order. None: they have none (a regression).
         to_scores: From what the model gives to probabilities, or to values in the target's unit.
         entry: The zoo entry that the backbone came from.
         examples: Image files of the run, as bytes. Without any, made-up pictures are compared.
@@ -79,6 +79,7 @@ def export_saved_model(
         ExportMismatch: The exported model answers differently. Nothing is left at `to`.
     """
     to = Path(to).expanduser().resolve()
+    classes = tuple(classes or ())
 
     def predict_bytes(raw: tf.Tensor) -> tf.Tensor:
         return to_scores(model(preprocessing.from_raw(raw), training=False))
