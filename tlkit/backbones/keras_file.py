@@ -41,16 +41,13 @@ def load_weights_file(model: keras.Model, path: Path) -> None:
 
 def _up_to_map(model: keras.Model, output: str | None, path: Path) -> keras.Model:
     for call in reversed(calls_of(model)):
-        if call.operation.name == output or (
-            output is None and len(call.outputs[0].shape) == 4 and call.inputs
-        ):
-            nested = isinstance(call.operation, keras.Model) and call.inputs == tuple(model.inputs)
-            return (
-                call.operation if nested else keras.Model(model.inputs[0], call.outputs[0], name=model.name)
-            )
-    raise ConfigError(
-        f"{path} has no {'layer ' + repr(output) if output else '4-D tensor'} to take features from"
-    )
+        is_map = len(call.outputs[0].shape) == 4 and call.inputs
+        if call.operation.name == output or (output is None and is_map):
+            if isinstance(call.operation, keras.Model) and call.inputs == tuple(model.inputs):
+                return call.operation  # the model holds its backbone as one layer
+            return keras.Model(model.inputs[0], call.outputs[0], name=model.name)
+    wanted = f"layer {output!r}" if output else "4-D tensor"
+    raise ConfigError(f"{path} has no {wanted} to take features from")
 
 
 def _first_line(error: Exception) -> str:
