@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,27 +58,28 @@ def _seeded_keras() -> Iterator[None]:
 
 @pytest.fixture
 def picture_folder(tmp_path: Path) -> PictureFolder:
-    """Make a folder of class folders whose classes differ by colour, so that a few epochs learn them.
+    """Make a folder of class folders below the test's own: `picture_folder(name="pictures", …)`."""
 
-    `picture_folder(classes=("blue", "green", "red"), per_class=12, size=40, name="pictures", seed=0)`
-    """
-
-    def make(
-        classes: tuple[str, ...] = ("blue", "green", "red"),
-        per_class: int = 12,
-        size: int = 40,
-        name: str = "pictures",
-        seed: int = 0,
-    ) -> Path:
-        random = np.random.default_rng(seed)
-        for number, label in enumerate(classes):
-            folder = tmp_path / name / label
-            folder.mkdir(parents=True)
-            for index in range(per_class):
-                write_picture(folder / f"{index:02}.png", number, len(classes), size, random)
-        return tmp_path / name
+    def make(name: str = "pictures", **options: Any) -> Path:
+        return make_pictures(tmp_path / name, **options)
 
     return make
+
+
+def make_pictures(
+    folder: Path,
+    classes: tuple[str, ...] = ("blue", "green", "red"),
+    per_class: int = 12,
+    size: int = 40,
+    seed: int = 0,
+) -> Path:
+    """Fill `folder` with class folders whose classes differ by colour, so that a few epochs learn them."""
+    random = np.random.default_rng(seed)
+    for number, label in enumerate(classes):
+        (folder / label).mkdir(parents=True)
+        for index in range(per_class):
+            write_picture(folder / label / f"{index:02}.png", number, len(classes), size, random)
+    return folder
 
 
 def write_picture(path: Path, number: int, n_classes: int, size: int, random: np.random.Generator) -> None:

@@ -8,6 +8,7 @@ TlkitError                  exit code 2: the input, the config or the machine's 
 ├── FetchError              something could not be downloaded, or is not what was pinned
 ├── StorageError            a file or folder cannot be written or read
 ├── TrainingError           training stopped: a loss that is not finite, memory that ran out
+├── Interrupted             exit code 130: Ctrl-C; the message says what was saved
 └── InternalError           exit code 1: our own fault
     ├── FrozenWeightsMoved  the proof after a stage found a frozen weight that changed
     └── ExportMismatch      an exported model answers differently from the run
@@ -56,6 +57,12 @@ class StorageError(TlkitError):
 
 class TrainingError(TlkitError):
     """Training stopped before its end."""
+
+
+class Interrupted(TlkitError):
+    """Somebody pressed Ctrl-C; what there was is saved."""
+
+    exit_code = 130
 
 
 class InternalError(TlkitError):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tlkit.config import RunConfig, dump, load_config, read_yaml, to_yaml
+from tlkit.errors import Interrupted, StorageError
 from tlkit.results import Result, RunFolder, environment, write_csv, write_text
 from tlkit.training import train_stages
 from tlkit.workflows.evaluate import Outputs, evaluate_examples, save_model, save_outputs
@@ -28,7 +30,7 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
     Raises:
         TlkitError: Before training, whatever is wrong; nothing is written then. While training, a loss that
             is not finite, or memory that ran out.
-        KeyboardInterrupt: After the best model so far was saved.
+        Interrupted: Ctrl-C was pressed; the best model so far was saved.
     """
     started = time.perf_counter()
     objects = objects or PythonObjects()
@@ -36,7 +38,7 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
     folder = RunFolder.create(config.out, prepared.dataset.name, config.backbone, overwrite)
     try:
         _write_inputs(prepared, folder)
-        records, history = train_stages(prepared.trainable, prepared.stages, folder, objects.callbacks)
+        records, history = train_stages(prepared.trainable, prepared.stages, folder.path, objects.callbacks)
         write_csv(folder.history, history)
         save_model(prepared.trainable.model, folder)
         outputs = _evaluate(prepared)
@@ -46,9 +48,12 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
     except KeyboardInterrupt:
         save_model(prepared.trainable.model, folder)
         folder.write_state("interrupted")
-        raise
+        raise Interrupted(
+            f"Interrupted. The best model so far is in {folder.path}; use it with: tlkit predict {folder.path} IMAGE..."
+        ) from None
     except BaseException:
-        folder.write_state("failed")
+        with suppress(StorageError):  # the first error is the one to report
+            folder.write_state("failed")
         raise
     metrics = {name: output.metrics for name, output in outputs.items()}
     folder.complete(Result(metrics, tuple(records), time.perf_counter() - started, environment()))
@@ -142,7 +147,8 @@ def _tree(config: str | Path | Mapping[str, Any] | RunConfig | None) -> dict[str
 def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:
     """What the run starts from, written before it trains."""
     dataset = prepared.dataset
-    write_text(folder.config, to_yaml(dump(prepared.config)))
+    config = prepared.config.model_copy(update={"out": str(folder.path)})
+    write_text(folder.config, to_yaml(dump(config)))
     write_text(folder.zoo_entry, to_yaml(prepared.entry.to_dict()))
     write_csv(folder.manifest, dataset.manifest.table)
     write_csv(folder.data_report, dataset.report)

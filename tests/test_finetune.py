@@ -1,0 +1,244 @@
+"""Whole runs on small pictures: what a run leaves behind, and what can be done with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import yaml
+from PIL import Image
+
+import tlkit
+from tlkit.errors import ConfigError, DataError, StorageError
+from tlkit.results import RunFolder
+
+from conftest import make_pictures
+
+SETTINGS = {
+    "backbone": "mobilenet_v3_small",
+    "weights": "none",
+    "image_size": 32,
+    "batch_size": 12,
+    "epochs": 1,
+    "plan": "head",
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return make_pictures(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    return tlkit.finetune(photos, out=tmp_path_factory.mktemp("runs") / "first", **SETTINGS)
+
+
+def test_a_run_leaves_everything_behind_that_its_folder_promises(run):
+    names = {path.name for path in run.path.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "zoo_entry.yaml",
+        "labels.txt",
+        "manifest.csv",
+        "data_report.csv",
+        "history.csv",
+        "predictions.csv",
+        "outputs.npz",
+        "model.keras",
+        "stages",
+        "logs",
+        "export",
+        "state.json",
+        "result.json",
+    }
+    assert not list(run.path.rglob("*partial*"))
+    result = json.loads((run.path / "result.json").read_text())
+    assert set(result) == {"metrics", "stages", "seconds", "environment"}
+    assert set(result["metrics"]) == {"validation", "test"}
+    assert result["stages"][0]["frozen_unchanged"] is True
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert config["preprocessing"]["image_size"] == 32
+    assert config["training"]["global_batch_size"] == 12
+
+
+def test_a_finished_run_answers_in_a_notebook(run):
+    assert 0 <= run.metrics["accuracy"] <= 1
+    assert list(run.history["stage"]) == ["head"]
+    assert list(run.stages["name"]) == ["head"]
+    assert run.plot().axes
+    assert run.confusion_matrix().axes
+    assert "<table>" in run._repr_html_()
+    assert "accuracy" in run._repr_html_()
+
+
+def test_the_saved_outputs_are_those_of_the_saved_model(run):
+    stored = np.load(run.path / "outputs.npz")
+    manifest = pd.read_csv(run.path / "manifest.csv").set_index("id")
+    name = stored["ids"][0]
+    raw = Path(manifest.loc[name, "path"]).read_bytes()
+    outputs = run.model(run.preprocessing.from_raw(tf.constant([raw])))
+    np.testing.assert_allclose(outputs[0], stored["outputs"][0], rtol=1e-4, atol=1e-5)
+
+
+def test_evaluating_a_run_again_gives_the_metrics_of_its_result(run):
+    again = tlkit.load(run.path).evaluate()
+    assert again["accuracy"] == run.metrics["accuracy"]
+    assert again["loss"] == pytest.approx(run.metrics["loss"], rel=1e-4)
+
+
+def test_other_data_can_be_evaluated_even_when_a_class_is_missing(run, photos, tmp_path):
+    only = tmp_path / "other"
+    only.mkdir()
+    classes = sorted(path for path in photos.iterdir() if path.is_dir())
+    (only / classes[0].name).symlink_to(classes[0])
+    assert "accuracy" in run.evaluate(only)
+
+
+def test_a_label_that_the_model_does_not_know_is_an_error(run, tmp_path):
+    folder = make_pictures(tmp_path / "other")
+    next(path for path in folder.iterdir()).rename(folder / "unheard_of")
+    with pytest.raises(DataError, match="unheard_of"):
+        run.evaluate(folder)
+
+
+def test_predictions_have_the_documented_keys_and_name_what_is_refused(run, photos, tmp_path):
+    good = next(photos.rglob("*.png"))
+    bad = tmp_path / "notes.txt"
+    bad.write_text("not a picture")
+    fine, refused = run.predict([good, bad], top=2)
+    assert set(fine) == {"input", "label", "score", "scores", "top_k"}
+    assert len(fine["top_k"]) == 2
+    assert fine["top_k"][0] == {"label": fine["label"], "score": fine["score"]}
+    assert sum(fine["scores"].values()) == pytest.approx(1.0, abs=1e-5)
+    assert set(refused) == {"input", "error"}
+
+
+def test_a_path_bytes_and_an_array_of_one_picture_get_the_same_answer(run, photos):
+    path = next(photos.rglob("*.png"))
+    by_path = run.predict(path)
+    by_bytes = run.predict(path.read_bytes())
+    by_array = run.predict(np.asarray(Image.open(path).convert("RGB")))
+    assert by_path["scores"] == by_bytes["scores"] == by_array["scores"]
+
+
+def test_an_exported_model_takes_raw_bytes(run, photos):
+    path = next(photos.rglob("*.png"))
+    served = tf.saved_model.load(str(run.path / "export")).signatures["serving_default"]
+    answer = served(image_bytes=tf.constant([path.read_bytes()]))
+    assert answer["label"].numpy()[0].decode() == run.predict(path)["label"]
+
+
+def test_plain_keras_opens_the_model(run):
+    script = f"import keras; m = keras.models.load_model({str(run.folder.model)!r}); print(m.output_shape)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(None, 3)"
+
+
+def test_a_run_can_start_from_an_earlier_runs_backbone(run, photos, tmp_path):
+    second = tlkit.finetune(photos, **{**SETTINGS, "backbone": str(run.path)}, out=tmp_path / "second", export=False)
+    for old, new in zip(run.backbone_model.weights, second.backbone_model.weights, strict=True):
+        np.testing.assert_array_equal(old.numpy(), new.numpy())
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(run, photos):
+    before = sorted(path.name for path in run.path.iterdir())
+    with pytest.raises(StorageError, match="not empty"):
+        tlkit.finetune(photos, out=run.path, **SETTINGS)
+    assert sorted(path.name for path in run.path.iterdir()) == before
+
+
+def test_python_objects_are_used_and_named_in_the_config(photos, tmp_path):
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(sorted(logs))
+
+    def brighter(pictures):
+        seen.append("augmented")
+        return tf.cast(pictures, tf.float32) * 1.1
+
+    run = tlkit.finetune(
+        photos,
+        **SETTINGS,
+        out=tmp_path / "run",
+        export=False,
+        head=keras.Sequential([keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(3)]),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")],
+        augment=brighter,
+        callbacks=[Watch()],
+    )
+    assert "augmented" in seen
+    assert {"top2", "val_top2"} <= set(seen[-1])
+    assert set(run.config.python) == {"head", "loss", "metrics", "augment", "callbacks"}
+    assert run.model.output_shape == (None, 3)
+
+
+def test_arrays_and_frames_are_data_too(tmp_path, photos):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (24, 20, 20, 3), dtype="uint8")
+    labels = np.array(["yes", "no"] * 12)
+    by_array = tlkit.finetune((pictures, labels), **SETTINGS, out=tmp_path / "arrays", export=False)
+    assert by_array.classes == ("no", "yes")
+    with pytest.raises(ConfigError, match="data in memory"):
+        by_array.evaluate()
+    paths = sorted(photos.rglob("*.png"))
+    frame = pd.DataFrame({"path": map(str, paths), "label": [float(len(path.stem)) for path in paths]})
+    frame["label"] = np.linspace(0, 100, len(frame))
+    by_frame = tlkit.finetune(frame, **SETTINGS, task="regress", out=tmp_path / "frame", export=False)
+    assert {"mae", "rmse", "r2"} <= set(by_frame.metrics)
+    assert isinstance(by_frame.predict(paths[0])["value"], float)
+
+
+def test_a_config_error_leaves_nothing_behind(photos, tmp_path):
+    with pytest.raises(tlkit.TlkitError, match="Did you mean 'mobilenet_v3_small'"):
+        tlkit.finetune(photos, **{**SETTINGS, "backbone": "mobilenet_v3_smal"}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_deterministic_runs_are_bit_identical(photos, tmp_path):
+    for name in ("a", "b"):
+        command(photos, tmp_path / name, "--deterministic", "plan=head_then_top", "export=false").check_returncode()
+    a, b = (np.load(tmp_path / name / "outputs.npz") for name in ("a", "b"))
+    np.testing.assert_array_equal(a["outputs"], b["outputs"])
+    assert (tmp_path / "a" / "history.csv").read_text() == (tmp_path / "b" / "history.csv").read_text()
+
+
+def test_ctrl_c_saves_the_best_model_so_far_and_says_how_to_use_it(photos, tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(arguments(photos, out, "training.epochs=500"), stderr=subprocess.PIPE, text=True)
+    checkpoint = out / "stages" / "head.weights.h5"
+    deadline = time.monotonic() + 240
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"tlkit predict {out}" in messages
+    assert "Traceback" not in messages
+    assert RunFolder(out).read_state()["status"] == "interrupted"
+    assert not (out / "result.json").exists()
+    assert "label" in tlkit.load(out).predict(next(photos.rglob("*.png")))
+
+
+def arguments(photos, out, *more):
+    fixed = ["--data", str(photos), "--out", str(out), "--backbone", "mobilenet_v3_small", "--image-size", "32"]
+    return [sys.executable, "-m", "tlkit", "finetune", *fixed, "--epochs", "1", "--plan", "head", "weights=none", *more]
+
+
+def command(photos, out, *more):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(arguments(photos, out, *more), capture_output=True, text=True, check=False, env=environment)
