@@ -7,21 +7,38 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 T = TypeVar("T")
 
 
+def make_console() -> Console:
+    """Standard error; standard output stays free for results.
+
+    Plain text in a notebook, too: rich's own way needs ipywidgets, and warns at every bar without them.
+    """
+    return Console(stderr=True, force_jupyter=False)
+
+
 def make_progress() -> Progress:
-    """A progress bar on standard error; standard output stays free for results."""
+    """A progress bar on standard error, where that is a terminal."""
+    console = make_console()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_interactive,  # rich would leave an empty line for every bar
     )
 
 
@@ -34,5 +51,5 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 @contextmanager
 def spinner(description: str) -> Iterator[None]:
     """Something is going on whose length is not known."""
-    with Console(stderr=True).status(description):
+    with make_console().status(description):
         yield

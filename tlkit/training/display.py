@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 import keras
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tlkit.plans import Stage
+from tlkit.progress import make_console
 
 SHOWN = ("loss", "accuracy", "binary_accuracy", "mae")
 
@@ -23,7 +23,7 @@ class LiveDisplay(keras.callbacks.Callback):
         self.position = position
         self.steps_per_epoch = steps_per_epoch
         self.n_train = n_train
-        self.console = Console(stderr=True)
+        self.console = make_console()
         self.epoch = 0
         self.epoch_started = 0.0
         self.train_seconds = 0.0
@@ -34,6 +34,7 @@ class LiveDisplay(keras.callbacks.Callback):
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            disable=not self.console.is_interactive,
         )
         self.task = self.progress.add_task(
             f"stage {position} {stage.name}", total=stage.epochs * steps_per_epoch, status="starting"
