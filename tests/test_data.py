@@ -438,6 +438,8 @@ def test_wrong_sources_are_named_with_the_way_out(tmp_path, preprocessing):
     assert "Did you mean the sample 'digits'?" in read("digit")
     assert "no such file or folder" in read(str(tmp_path / "nowhere"))
     assert "No data was given" in read(None)
+    assert "No data was given" in read(" ")
+    assert "inputs must be an array or a list, received dict" in read(({"a": 1}, [1]))
     assert "received" in read((1, 2, 3, 4))
     assert "dict" in read({"a": 1})
     (tmp_path / "empty").mkdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def _sequence(values: Any, what: str) -> Any:
     if isinstance(values, tf.Tensor):
         values = values.numpy()
     if (
-        isinstance(values, str | bytes)
+        isinstance(values, str | bytes | Mapping)
         or not hasattr(values, "__len__")
         or not hasattr(values, "__getitem__")
     ):

@@ -111,7 +111,7 @@ def _read_picture(picture: npt.NDArray[Any], convert: Callable[[Any], Any]) -> t
     try:
         return digest, None, convert(to_rgb(picture))
     except DataError as error:
-        return digest, f"is not a picture: {error}", None
+        return digest, f"is not a picture: {str(error).rstrip('.')}", None
 
 
 def _trace(function: Callable[[tf.Tensor], tf.Tensor], spec: tf.TensorSpec) -> Callable[[Any], Any]:

@@ -40,6 +40,8 @@ def read_rows(source: object, spec: DataConfig) -> Rows:
 
 def kind_of(source: object) -> str:
     """The key of `READERS` for `source`. An existing path wins over a sample's name."""
+    if source is None or (isinstance(source, str) and not source.strip()):
+        raise DataError("No data was given: set data.source to a folder, a table or a sample's name.")
     if isinstance(source, str | Path):
         return _kind_of_path(str(source))
     if isinstance(source, pd.DataFrame):
@@ -48,8 +50,6 @@ def kind_of(source: object) -> str:
         return "tf_dataset"
     if isinstance(source, tuple | list):
         return "arrays"
-    if source is None:
-        raise DataError("No data was given: set data.source to a folder, a table or a sample's name.")
     raise DataError(
         f"Cannot read examples from {type(source).__name__}. Expected a path, a sample's name, a DataFrame, "
         "(inputs, labels), or a tf.data.Dataset."
