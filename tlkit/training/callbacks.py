@@ -11,27 +11,34 @@ import keras
 
 from tlkit.config import TrainingConfig
 from tlkit.errors import TrainingError
-from tlkit.heads import Head
 from tlkit.plans import Stage
 from tlkit.training.display import LiveDisplay
 
 
 def make_callbacks(
-    head: Head, stage: Stage, training: TrainingConfig, folder: Path, name_batch: Callable[[int, int], Sequence[str]]
+    monitor: str,
+    mode: str,
+    stage: Stage,
+    training: TrainingConfig,
+    folder: Path,
+    name_batch: Callable[[int, int], Sequence[str]],
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of a stage, in order.
 
     Args:
-        head: Its monitored value tells which epoch is best.
+        monitor: The logged value that tells which epoch is best.
+        mode: `max` or `min` of it.
         stage: Its patience ends it early.
         training: Which of the optional ones run.
         folder: The run folder; checkpoints go to `stages/`, logs to `logs/`.
         name_batch: (epoch, step) → ids of the examples in that batch.
     """
-    watch = {"monitor": head.monitor, "mode": head.mode}
+    watch = {"monitor": monitor, "mode": mode}
     callbacks: list[keras.callbacks.Callback] = [
         FiniteLoss(stage.name, name_batch),
-        best_epoch(head, stage, training),
+        keras.callbacks.EarlyStopping(
+            patience=stage.patience or stage.epochs, restore_best_weights=training.restore_best, **watch
+        ),
         keras.callbacks.ModelCheckpoint(
             str(folder / "stages" / f"{stage.name}.weights.h5"), save_best_only=True, save_weights_only=True, **watch
         ),
@@ -41,16 +48,6 @@ def make_callbacks(
     if training.reduce_on_plateau:
         callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.3, patience=2, **watch))
     return callbacks
-
-
-def best_epoch(head: Head, stage: Stage, training: TrainingConfig) -> keras.callbacks.EarlyStopping:
-    """Early stopping, and the weights of the best epoch at the end."""
-    return keras.callbacks.EarlyStopping(
-        monitor=head.monitor,
-        mode=head.mode,
-        patience=stage.patience or stage.epochs,
-        restore_best_weights=training.restore_best,
-    )
 
 
 def close_all(callbacks: Sequence[keras.callbacks.Callback]) -> None:

@@ -52,12 +52,30 @@ class Trainable:
     example_weights: Any = None
 
     @property
+    def monitor(self) -> str:
+        """The logged value that tells which epoch is best; of training where nothing is held out."""
+        return self.head.monitor if "validation" in self.dataset.splits else self.head.monitor.removeprefix("val_")
+
+    @property
     def n_train(self) -> int:
         return len(self.dataset.splits["train"].ids)
 
     @property
     def steps_per_epoch(self) -> int:
-        return count_steps(self.n_train, self.global_batch_size)
+        return count_steps(self.n_train, self.global_batch_size, self.n_replicas)
+
+    @property
+    def n_replicas(self) -> int:
+        return int(self.strategy.num_replicas_in_sync)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage stands in its plan. `first_epoch` counts the epochs of the stages before it."""
+
+    index: int
+    n_stages: int
+    first_epoch: int
 
 
 def train_stages(
@@ -81,14 +99,16 @@ def train_stages(
     """
     for name in ("stages", "logs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    records, histories = [], []
+    records, histories, first_epoch = [], [], 0
     for index, stage in enumerate(stages):
         started = time.perf_counter()
         apply_freeze(run.model, run.groups, stage, run.batch_norm)
         frozen = frozen_weights(run.groups, stage, run.batch_norm)
         before = hash_weights(frozen)
-        history = _fit(run, stage, index, len(stages), folder, callbacks)
+        place = Place(index, len(stages), first_epoch)
+        history = _fit(run, stage, place, folder, callbacks)
         check_unchanged(before, frozen, stage.name)
+        first_epoch += stage.epochs
         histories.append(history)
         records.append(_record(run, stage, len(history), time.perf_counter() - started))
     return records, pd.concat(histories, ignore_index=True)
@@ -107,45 +127,54 @@ def compile_stage(run: Trainable, stage: Stage) -> TrainingModel:
     return model
 
 
-def training_pipeline(run: Trainable, stage: Stage, index: int) -> tf.data.Dataset:
-    """All epochs of a stage, augmented and batched."""
+def _training_pipeline(run: Trainable, stage: Stage, place: Place) -> tf.data.Dataset:
+    """All epochs of a stage, augmented and batched; no two epochs of a run draw the same."""
     return make_pipeline(
         run.dataset.splits["train"],
         run.preprocessing,
         global_batch_size=run.global_batch_size,
         training=True,
         seed=run.seed,
-        stage=index,
+        stage=place.index,
         epochs=stage.epochs,
+        first_epoch=place.first_epoch,
         sample_weights=run.example_weights,
+        replicas=run.n_replicas,
     )
 
 
-def validation_pipeline(run: Trainable) -> tf.data.Dataset:
-    """The validation split, in order."""
+def _validation_pipeline(run: Trainable) -> tf.data.Dataset | None:
+    examples = run.dataset.splits.get("validation")
+    if examples is None:
+        return None
     return make_pipeline(
-        run.dataset.splits["validation"], run.preprocessing, global_batch_size=run.global_batch_size, training=False
+        examples,
+        run.preprocessing,
+        global_batch_size=run.global_batch_size,
+        training=False,
+        replicas=run.n_replicas,
     )
 
 
 def _fit(
-    run: Trainable, stage: Stage, index: int, n_stages: int, folder: Path, callbacks: Sequence[keras.callbacks.Callback]
+    run: Trainable, stage: Stage, place: Place, folder: Path, callbacks: Sequence[keras.callbacks.Callback]
 ) -> pd.DataFrame:
     model = compile_stage(run, stage)
 
     def name_batch(epoch: int, step: int) -> Sequence[str]:
-        order = order_of_epoch(run.n_train, run.seed, index, epoch).numpy()
+        order = order_of_epoch(run.n_train, run.seed, place.index, place.first_epoch + epoch).numpy()
         first = step * run.global_batch_size
-        return [str(run.dataset.splits["train"].ids[row]) for row in order[first : first + run.global_batch_size]]
+        last = run.n_train if step + 1 == run.steps_per_epoch else first + run.global_batch_size
+        return [str(run.dataset.splits["train"].ids[row]) for row in order[first:last]]
 
-    display = LiveDisplay(stage, f"{index + 1}/{n_stages}", run.steps_per_epoch, run.n_train)
-    built_in = make_callbacks(run.head, stage, run.training, folder, name_batch)
+    display = LiveDisplay(stage, f"{place.index + 1}/{place.n_stages}", run.steps_per_epoch, run.n_train)
+    built_in = make_callbacks(run.monitor, run.head.mode, stage, run.training, folder, name_batch)
     try:
         history = model.fit(
-            training_pipeline(run, stage, index),
+            _training_pipeline(run, stage, place),
             epochs=stage.epochs,
             steps_per_epoch=run.steps_per_epoch,
-            validation_data=validation_pipeline(run),
+            validation_data=_validation_pipeline(run),
             callbacks=[*built_in, *callbacks, display],
             shuffle=False,  # the pipeline has its own order
             verbose=0,

@@ -85,7 +85,7 @@ def time_stage(run: Trainable, stage: Stage) -> float:
     started = time.perf_counter()
     step = time_step(run, stage)
     overhead = time.perf_counter() - started
-    n_validation = len(run.dataset.splits["validation"])
+    n_validation = len(run.dataset.splits.get("validation", ()))
     validation_steps = n_validation / run.global_batch_size
     return overhead + stage.epochs * (run.steps_per_epoch * step.train + validation_steps * step.evaluate)
 

@@ -79,6 +79,8 @@ def save_outputs(
     splits: Mapping[str, Outputs], task: Task, classes: tuple[str, ...] | None, folder: RunFolder
 ) -> None:
     """Write `predictions.csv` for people and `outputs.npz` for programs."""
+    if not splits:
+        return
     tables = [
         prediction_table(output, task, classes).assign(split=name)[["id", "split", "label", "predicted", "score"]]
         for name, output in splits.items()
@@ -113,7 +115,10 @@ def prediction_table(output: Outputs, task: Task, classes: tuple[str, ...] | Non
 
 def _own_split(run: Run) -> Examples:
     splits = load_data(run.config.data, run.config.task, seed=run.config.seed, preprocessing=run.preprocessing).splits
-    return splits["test"] if "test" in splits else splits["validation"]
+    held_out = splits.get("test") or splits.get("validation")
+    if held_out is None:
+        raise ConfigError(f"{run.path} held out no examples; pass the data to evaluate on.")
+    return held_out
 
 
 def _all_of(run: Run, data: Any) -> Examples:

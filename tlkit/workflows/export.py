@@ -18,7 +18,7 @@ from tlkit.workflows.run import Run, load_run
 N_EXAMPLES = 32
 
 
-def export_run(run: Run | str | Path, to: str | Path, overwrite: bool = False, pictures: Sequence[bytes] | None = None) -> Path:
+def export_run(run: Run | str | Path, to: str | Path, overwrite: bool = False, pictures: Sequence[bytes] = ()) -> Path:
     """Write a SavedModel with the preprocessing inside, and check it in a fresh process.
 
     Args:
@@ -33,7 +33,7 @@ def export_run(run: Run | str | Path, to: str | Path, overwrite: bool = False, p
         ExportMismatch: The exported model answers differently; nothing is left at `to`.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    raw = list(pictures) if pictures is not None else _pictures_of(run)
+    raw = list(pictures) or _pictures_of(run)
     scores = to_scores(run.config.task, run.model.predict_on_batch(run.preprocessing.from_raw(tf.constant(raw))))
     export_saved_model(
         run.model,
@@ -51,7 +51,9 @@ def export_run(run: Run | str | Path, to: str | Path, overwrite: bool = False, p
 
 
 def example_pictures(outputs: Mapping[str, Outputs]) -> list[bytes]:
-    """Up to 32 encoded pictures of a run's last evaluated split."""
+    """Up to 32 encoded pictures of a run's last evaluated split; none where nothing was held out."""
+    if not outputs:
+        return []
     examples = list(outputs.values())[-1].examples
     if examples.paths is not None:
         return [Path(path).read_bytes() for path in examples.paths[:N_EXAMPLES]]

@@ -54,7 +54,7 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """Metrics of the test split, or of the validation split where there is no test split."""
         metrics = self.result.metrics
-        return metrics.get("test") or metrics["validation"]
+        return metrics.get("test") or metrics.get("validation") or {}
 
     @property
     def stages(self) -> pd.DataFrame:
