@@ -23,6 +23,13 @@ def test_import_loads_no_tensorflow() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_every_error_is_public() -> None:
+    errors = {name for name, value in vars(tlkit.errors).items() if isinstance(value, type)}
+    assert {name for name in errors if issubclass(getattr(tlkit.errors, name), tlkit.TlkitError)} <= set(
+        tlkit.__all__
+    )
+
+
 def test_every_public_name_is_the_same_twice_whatever_was_imported_between() -> None:
     first = {name: getattr(tlkit, name) for name in tlkit.__all__}
     for module in _modules():

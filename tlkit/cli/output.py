@@ -85,13 +85,14 @@ def _write(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) ->
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    for place, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=place == 0)  # the first is a name, to be copied
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # as Text: what came from outside is not markup
     Console().print(table)
