@@ -1,0 +1,181 @@
+"""Every command and every piece of Python in the README runs, on pictures that are made here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, make_pictures
+from PIL import Image
+
+import tlkit
+from tlkit.cli.app import _make_app
+from tlkit.cli.options import chosen_options, split_arguments
+from tlkit.config import load_config
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+IMAGE_SIZE = 32
+
+# Commands that are only parsed, and why.
+NOT_RUN = {
+    'pip install ".[test]" && pytest': "would run these tests inside themselves",
+    "pip install . && tlkit demo": "installs, and trains for minutes; the digits stand in for it",
+}
+
+# What is added to a command that trains, so that it takes seconds.
+QUICK = f"training.epochs=1 preprocessing.image_size={IMAGE_SIZE}"
+FEW_DIGITS = "data.split.test=0.5 data.split.validation=0.4"
+ADDED = {
+    "tlkit finetune --data photos/": QUICK,
+    "tlkit finetune --data photos/ --dry-run": QUICK,
+    "tlkit demo --data digits": f"{QUICK} {FEW_DIGITS} plan=head",
+}
+QUICKER = f"{QUICK} plan=head"  # for all other trainings
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    lines = [line.strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def quickened(command: str) -> str:
+    """The command as it is run here: the same, with small pictures and one epoch where it trains."""
+    if command in ADDED:
+        return f"{command} {ADDED[command]}"
+    return f"{command} {QUICKER}" if command.startswith("tlkit finetune") else command
+
+
+def test_every_block_has_a_language() -> None:
+    opened = re.findall(r"^```(\w*)$", README, flags=re.MULTILINE)[::2]
+    assert set(opened) == {"sh", "python", "yaml"}
+
+
+def test_what_is_not_run_is_in_the_readme() -> None:
+    assert set(NOT_RUN) | set(ADDED) <= set(commands())
+
+
+@pytest.mark.parametrize("command", [part for line in commands() for part in line.split(" && ")])
+def test_a_command_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    program, *arguments = shlex.split(command)
+    if program != "tlkit":
+        assert [program, *arguments] in (
+            ["pip", "install", "."],
+            ["pip", "install", ".[test]"],
+            ["pytest"],
+        )
+        return
+    context = parse(arguments)
+    if "arguments" in context.params:
+        path, overrides = split_arguments(context.params["arguments"])
+        load_config(path, overrides, chosen_options(context.params))
+
+
+def test_the_extras_that_the_readme_installs_exist() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r"^test = \[$", project, flags=re.MULTILINE)
+
+
+def test_the_config_in_the_readme_is_valid() -> None:
+    assert len(blocks("yaml")) == 1
+    load_config(yaml.safe_load(blocks("yaml")[0]))
+
+
+def test_the_table_of_the_zoo_is_that_of_the_zoo() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| (\d+) \| (\S+) \|$", README, flags=re.MULTILINE)
+    entries = tlkit.zoo.entries()
+    offline = [entry for entry in entries if entry.source.kind == "wheel"]
+    assert rows == [(e.name, f"{e.params:,}", str(e.input.image_size), e.license) for e in offline]
+    assert f"The other {len(entries) - len(offline)} entries are those of keras.applications" in README
+
+
+@pytest.mark.real
+def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path) -> None:
+    environment = make_site(tmp_path)
+    for command in commands():
+        if command not in NOT_RUN:
+            run(["bash", "-c", quickened(command)], tmp_path, environment, command)
+
+    for block in blocks("python"):
+        alone = "tlkit" not in block
+        code = block.replace(
+            "tlkit.finetune(", f"tlkit.finetune(epochs=1, image_size={IMAGE_SIZE}, plan='head', "
+        )
+        code += "\nimport sys\nassert 'tlkit' not in sys.modules\n" if alone else ""
+        run([sys.executable, "-c", code], tmp_path, environment, block)
+
+    names = {path.name for path in (tmp_path / "runs" / "photos-efficientnet_lite0-1").iterdir()}
+    promised = re.search(r"^\| file \|.*?\n\n", README, flags=re.DOTALL | re.MULTILINE)
+    assert promised is not None
+    for name in re.findall(r"`([\w./]+)`", "".join(row.split("|")[1] for row in promised[0].splitlines())):
+        assert name.rstrip("/") in names
+
+
+def parse(arguments: list[str]) -> click.Context:
+    """Parse a command line down to its last subcommand, and run nothing."""
+    command: click.Command = _make_app()
+    context = command.make_context("tlkit", list(arguments))
+    while isinstance(command, click.Group):
+        rest = [*context._protected_args, *context.args]
+        _, found, rest = command.resolve_command(context, rest)
+        assert found is not None
+        command, context = found, found.make_context(found.name, rest, parent=context)
+    return context
+
+
+def run(arguments: list[str], folder: Path, environment: dict[str, str], what: str) -> None:
+    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{what}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+
+
+def make_site(folder: Path) -> dict[str, str]:
+    """Fill a folder with what the README speaks of; the environment in which its commands run there."""
+    make_pictures(folder / "photos")
+    make_pictures(folder / "photos_of_may", per_class=2, seed=1)
+    make_pictures(folder / "new", per_class=1, seed=2)
+    Image.open(folder / "new" / "red" / "00.png").save(folder / "new" / "one.jpg")
+    (folder / "config.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    write_cells(folder)
+    program = folder / "bin" / "tlkit"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tlkit "$@"\n', encoding="utf-8")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    package = str(Path(tlkit.__file__).parents[1])  # the same tlkit as this test's
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(program.parent), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+    }
+
+
+def write_cells(folder: Path) -> None:
+    """`cells.csv`: a table with a label of every kind, and the module that a cell belongs to."""
+    rows = []
+    for index, path in enumerate(sorted((folder / "photos").rglob("*.png"))):
+        kind = path.parent.name
+        rows.append(
+            {
+                "file": str(path.relative_to(folder)),
+                "kind": kind,
+                "cracked": int(kind == "red"),
+                "dark": index % 2,
+                "power": 1.5 + index % 5,
+                "module": index % 9,
+            }
+        )
+    pd.DataFrame(rows).to_csv(folder / "cells.csv", index=False)
