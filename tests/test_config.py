@@ -207,7 +207,7 @@ def test_a_value_may_hold_an_equals_sign() -> None:
         ["plan=[{train: head, epochs: 1}, {train: all, epochs: 2, learning_rate: 1e-5}]"],
         ["data.source='1e5'", "out='2024-01-05'", "backbone='null'", "head.class_weight={'no': 1, '1.0': 2}"],
         ["preprocessing.augment=[random_flip, {random_rotation: {factor: [-0.1, 0.2]}}]"],
-        ["data.columns.label=[a, b]", "head.hidden_units=[8]", "training.patience=null"],
+        ["data.columns.label=[a, b]", "head.hidden_units=[8]", "training.patience=3"],
     ],
 )
 def test_what_is_written_reads_back_the_same(tmp_path: Path, overrides: list[str]) -> None:

@@ -31,9 +31,9 @@ def test_gradual_unfreezes_one_group_after_the_other():
     assert [stage.n_trained(5) for stage in stages({"name": "gradual", "groups_per_stage": 2}, 5)] == [0, 2, 4, 5]
 
 
-def test_head_then_top_trains_the_upper_half():
-    assert [stage.n_trained(9) for stage in stages("head_then_top")] == [0, 4]
-    assert [stage.n_trained(1) for stage in stages("head_then_top", 1)] == [0, 1]
+def test_top_trains_the_upper_half_from_the_first_step_on():
+    assert [stage.n_trained(9) for stage in stages("top")] == [4]
+    assert [stage.n_trained(1) for stage in stages("top", 1)] == [1]
 
 
 def test_the_head_alone_gets_a_higher_rate_than_the_backbone():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tlkit.config import PlanSpec, StageSpec, TrainingConfig
-from tlkit.config.plan import FullPlan, GradualPlan, HeadPlan, HeadThenAllPlan, HeadThenTopPlan
+from tlkit.config.plan import FullPlan, GradualPlan, HeadPlan, HeadThenAllPlan, TopPlan
 from tlkit.errors import ConfigError
 
 HEAD_LEARNING_RATE = 1e-3
@@ -80,12 +80,9 @@ def _specs(plan: object, n_groups: int) -> tuple[StageSpec, ...]:
     match plan:
         case HeadPlan():
             return (StageSpec(name="head", train="head", epochs=plan.epochs),)
-        case HeadThenTopPlan():
-            top = max(1, int(n_groups * plan.top))
-            return (
-                StageSpec(name="head", train="head", epochs=plan.head_epochs),
-                StageSpec(name="top", train=top, epochs=plan.epochs),
-            )
+        case TopPlan():
+            top = max(1, int(n_groups * plan.share))
+            return (StageSpec(name="top", train=top, epochs=plan.epochs),)
         case HeadThenAllPlan():
             return (
                 StageSpec(name="head", train="head", epochs=plan.head_epochs),

@@ -38,7 +38,7 @@ CONFIG_OPTIONS = {
             "--backbone", "backbone", str, "A zoo entry (see: tlkit zoo list) or an earlier run's folder."
         ),
         ConfigOption("--task", "task", str, "classify, multilabel or regress."),
-        ConfigOption("--plan", "plan", str, "head, head_then_top, head_then_all, gradual or full."),
+        ConfigOption("--plan", "plan", str, "head, top, head_then_all, gradual or full."),
         ConfigOption("--epochs", "training.epochs", int, "Epochs of every stage."),
         ConfigOption(
             "--batch-size", "training.global_batch_size", int, "Examples per step, over all devices."

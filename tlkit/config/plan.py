@@ -36,15 +36,13 @@ class HeadPlan(Options):
     """Epochs of the stage."""
 
 
-class HeadThenTopPlan(Options):
-    """The head alone, then the head and the upper part of the backbone."""
+class TopPlan(Options):
+    """The head and the upper part of the backbone, from the first step on; the lower part stays frozen."""
 
-    name: Literal["head_then_top"] = "head_then_top"
-    head_epochs: Epochs = 3
-    """Epochs of the first stage, which trains the head alone."""
+    name: Literal["top"] = "top"
     epochs: Epochs = 12
-    """Epochs of the last stage."""
-    top: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] = 0.5
+    """Epochs of the stage."""
+    share: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] = 0.5
     """Share of the layer groups, counted from the top and rounded down, but at least one."""
 
 
@@ -80,7 +78,7 @@ class FullPlan(Options):
 
 PLANS: dict[str, type[Options]] = {
     "head": HeadPlan,
-    "head_then_top": HeadThenTopPlan,
+    "top": TopPlan,
     "head_then_all": HeadThenAllPlan,
     "gradual": GradualPlan,
     "full": FullPlan,
@@ -98,7 +96,7 @@ def _kind(value: Any) -> str:
 
 PlanSpec = Annotated[
     Annotated[HeadPlan, pydantic.Tag("head")]
-    | Annotated[HeadThenTopPlan, pydantic.Tag("head_then_top")]
+    | Annotated[TopPlan, pydantic.Tag("top")]
     | Annotated[HeadThenAllPlan, pydantic.Tag("head_then_all")]
     | Annotated[GradualPlan, pydantic.Tag("gradual")]
     | Annotated[FullPlan, pydantic.Tag("full")]
@@ -106,7 +104,7 @@ PlanSpec = Annotated[
     pydantic.Discriminator(_kind),
 ]
 
-DEFAULT_PLAN = HeadThenTopPlan()
+DEFAULT_PLAN = TopPlan()
 
 
 def parse_plan(value: Any) -> Any:

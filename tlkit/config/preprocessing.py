@@ -12,7 +12,8 @@ from tlkit.config.base import Options
 
 class PreprocessingConfig(Options):
     image_size: Annotated[int, pydantic.Field(ge=16, le=4096)] | None = None
-    """Side of the square model input, in pixels. None: the backbone's own size."""
+    """Side of the square model input, in pixels. None: the backbone's own size, or less where that would blow
+    the pictures up more than 8 times."""
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     """How a picture becomes square: stretched, centre-cropped, or padded."""
     augment: Augment = "default"

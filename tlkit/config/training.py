@@ -19,7 +19,7 @@ class TrainingConfig(Options):
     """Peak rate of every stage. None: 1e-3 for a stage that trains the head alone, 3e-4 for the others."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101), or SGD with momentum."""
-    weight_decay: Annotated[float, pydantic.Field(ge=0.0)] = 1e-4
+    weight_decay: Annotated[float, pydantic.Field(ge=0.0)] = 0.004
     """Decoupled weight decay; biases and normalisation scales are left out."""
     momentum: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.9
     """Nesterov momentum of SGD."""
@@ -29,10 +29,11 @@ class TrainingConfig(Options):
     """What the rate does after the warm-up: fall to zero along a cosine over the stage, or stay."""
     warmup: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.1
     """Share of a stage's steps in which the rate rises linearly from zero."""
-    patience: Annotated[int, pydantic.Field(ge=1)] | None = 5
-    """Epochs without a better monitored value after which a stage ends early. None: never."""
-    restore_best: bool = True
-    """End a stage with the weights of its best epoch instead of its last."""
+    patience: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Epochs without a better monitored value after which a stage ends early, with the weights of its best
+    epoch. None: a stage runs to its end, because a cosine schedule does its best work there."""
+    restore_best: bool = False
+    """End every stage with the weights of its best epoch instead of its last, also without `patience`."""
     reduce_on_plateau: bool = False
     """Multiply the rate by 0.3 after two epochs without a better value; needs `schedule: constant`."""
 

@@ -5,6 +5,7 @@ from tlkit.data.loading import load
 from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
 from tlkit.data.pipeline import count_steps, make_pipeline, order_of_epoch
 from tlkit.data.sample import resolve_sample_split
+from tlkit.data.sizes import longest_side
 
 __all__ = [
     "SPLITS",
@@ -15,6 +16,7 @@ __all__ = [
     "check",
     "count_steps",
     "load",
+    "longest_side",
     "make_pipeline",
     "order_of_epoch",
     "resolve_sample_split",

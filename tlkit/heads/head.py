@@ -76,8 +76,9 @@ def make_head(
         attach=(lambda features: layer(features["map"])) if layer is not None else _layers(options, n_outputs, mean, deviation),
         loss=loss if loss is not None else make_loss(options, task, n_outputs, deviation),
         metrics=(lambda: _copies(metrics)) if metrics is not None else lambda: _metrics(task),
-        monitor="val_loss",
-        mode="min",
+        # The loss rises on examples that are confidently wrong while accuracy still improves.
+        monitor="val_accuracy" if task == "classify" and metrics is None else "val_loss",
+        mode="max" if task == "classify" and metrics is None else "min",
     )
 
 

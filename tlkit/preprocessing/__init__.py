@@ -3,10 +3,11 @@
 from tlkit.preprocessing.arrays import to_rgb
 from tlkit.preprocessing.augment import from_callable, make_augment
 from tlkit.preprocessing.checking import sniff, why_refused
-from tlkit.preprocessing.image import ImagePreprocessing, make_preprocessing
+from tlkit.preprocessing.image import ImagePreprocessing, default_image_size, make_preprocessing
 
 __all__ = [
     "ImagePreprocessing",
+    "default_image_size",
     "from_callable",
     "make_augment",
     "make_preprocessing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from tlkit.preprocessing.augment import Augment, make_augment
 from tlkit.preprocessing.decoding import decode_picture
 from tlkit.preprocessing.resizing import resize_to_square
 from tlkit.zoo.entry import ImageInput, Scaling
+
+_LARGEST_ZOOM = 8
+_SMALLEST_DEFAULT = 64
 
 
 @dataclass(frozen=True)
@@ -80,3 +84,14 @@ def make_preprocessing(image_input: ImageInput, spec: PreprocessingConfig) -> Im
     augmentations = resolve_augment(spec.augment)
     augmentation = make_augment(augmentations) if augmentations else None
     return ImagePreprocessing(size, spec.resize, image_input.scaling, augmentation)
+
+
+def default_image_size(image_input: ImageInput, longest_side: int | None) -> int:
+    """The backbone's own size, or less where that would blow the pictures up more than 8 times.
+
+    `longest_side` is that of the pictures, in pixels; None where it is not known.
+    """
+    if longest_side is None:
+        return image_input.image_size
+    useful = math.ceil(_LARGEST_ZOOM * longest_side / 32) * 32
+    return min(image_input.image_size, max(useful, _SMALLEST_DEFAULT, image_input.min_image_size))

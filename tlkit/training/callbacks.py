@@ -37,10 +37,12 @@ def make_callbacks(
     callbacks: list[keras.callbacks.Callback] = [
         FiniteLoss(stage.name, name_batch),
         keras.callbacks.EarlyStopping(
-            patience=stage.patience or stage.epochs, restore_best_weights=training.restore_best, **watch
+            patience=stage.patience or stage.epochs,
+            restore_best_weights=training.restore_best or stage.patience is not None,
+            **watch,
         ),
         keras.callbacks.ModelCheckpoint(
-            str(folder / "stages" / f"{stage.name}.weights.h5"), save_best_only=True, save_weights_only=True, **watch
+            str(checkpoint(folder, stage)), save_best_only=True, save_weights_only=True, **watch
         ),
         keras.callbacks.CSVLogger(str(folder / "logs" / f"{stage.name}.csv")),
         keras.callbacks.TensorBoard(str(folder / "logs" / "tensorboard" / stage.name), write_graph=False),
@@ -48,6 +50,11 @@ def make_callbacks(
     if training.reduce_on_plateau:
         callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.3, patience=2, **watch))
     return callbacks
+
+
+def checkpoint(folder: Path, stage: Stage) -> Path:
+    """The file that holds the weights of a stage's best epoch so far."""
+    return folder / "stages" / f"{stage.name}.weights.h5"
 
 
 def close_all(callbacks: Sequence[keras.callbacks.Callback]) -> None:

@@ -20,7 +20,7 @@ from tlkit.heads import Head
 from tlkit.plans import Stage
 from tlkit.results import StageRecord
 from tlkit.training.batch_size import find_fitting
-from tlkit.training.callbacks import close_all, make_callbacks
+from tlkit.training.callbacks import checkpoint, close_all, make_callbacks
 from tlkit.training.display import LiveDisplay
 from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
 from tlkit.training.optimizer import make_optimizer
@@ -180,7 +180,8 @@ def _fit(
             verbose=0,
         )
     except KeyboardInterrupt:
-        _put_back_best(model, built_in)
+        if checkpoint(folder, stage).exists():
+            model.load_weights(checkpoint(folder, stage))
         raise
     except tf.errors.ResourceExhaustedError:
         raise _out_of_memory(run, stage) from None
@@ -190,12 +191,6 @@ def _fit(
     table.insert(0, "epoch", range(1, len(table) + 1))
     table.insert(0, "stage", stage.name)
     return table
-
-
-def _put_back_best(model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-    for callback in callbacks:
-        if isinstance(callback, keras.callbacks.EarlyStopping) and callback.best_weights is not None:
-            model.set_weights(callback.best_weights)
 
 
 def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:

@@ -11,15 +11,15 @@ import tensorflow as tf
 
 from tlkit import zoo
 from tlkit.backbones import Backbone, load
-from tlkit.config import RunConfig
-from tlkit.data import Dataset, resolve_sample_split
+from tlkit.config import PreprocessingConfig, RunConfig
+from tlkit.data import Dataset, longest_side, resolve_sample_split
 from tlkit.data import load as load_data
 from tlkit.devices import make_strategy
 from tlkit.freezing import group_layers
 from tlkit.heads import example_weights, make_head
 from tlkit.model import build_model
 from tlkit.plans import Stage, make_plan
-from tlkit.preprocessing import ImagePreprocessing, from_callable, make_preprocessing
+from tlkit.preprocessing import ImagePreprocessing, default_image_size, from_callable, make_preprocessing
 from tlkit.progress import spinner
 from tlkit.results import RunFolder
 from tlkit.training import Trainable, choose_batch_size
@@ -52,7 +52,7 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
         tf.config.experimental.enable_op_determinism()
     entry = find_entry(config.backbone)
     strategy = make_strategy(config.strategy)
-    preprocessing = make_preprocessing(entry.input, config.preprocessing)
+    preprocessing = make_preprocessing(entry.input, _with_image_size(config, entry, objects))
     if objects.augment is not None:
         preprocessing = replace(preprocessing, augmentation=from_callable(objects.augment))
     dataset = load_data(config.data, config.task, seed=config.seed, preprocessing=preprocessing, source=objects.data)
@@ -92,6 +92,13 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     )
     resolved = _resolve(config, preprocessing.image_size, batch_size, objects)
     return Prepared(resolved, entry, dataset, preprocessing, trainable, stages)
+
+
+def _with_image_size(config: RunConfig, entry: ZooEntry, objects: PythonObjects) -> PreprocessingConfig:
+    if config.preprocessing.image_size is not None:
+        return config.preprocessing
+    size = default_image_size(entry.input, longest_side(config.data, objects.data))
+    return config.preprocessing.model_copy(update={"image_size": size})
 
 
 def find_entry(backbone: str) -> ZooEntry:

@@ -1,0 +1,79 @@
+"""Every family under every head: build, train one step, save, load, export.
+
+The smallest member of each family stands for it. Two families run every time; `pytest -m slow
+tests/test_contract.py` runs them all.
+"""
+
+import keras
+import numpy as np
+import pytest
+
+from tlkit import zoo
+from tlkit.backbones import load
+from tlkit.config import HeadConfig, PreprocessingConfig, TrainingConfig
+from tlkit.exporting import export_saved_model
+from tlkit.freezing import group_layers
+from tlkit.heads import make_head, to_scores
+from tlkit.model import build_model
+from tlkit.plans import Stage
+from tlkit.preprocessing import make_preprocessing
+from tlkit.training import apply_freeze
+from tlkit.training.optimizer import make_optimizer
+
+ALWAYS = ("efficientnet_lite", "mobilenet_v3_small")
+TASKS = ("classify", "multilabel", "regress")
+FAMILIES = {
+    entry.family: entry for entry in sorted(zoo.entries(), key=lambda entry: entry.params, reverse=True)
+}  # the last, hence smallest, of each family stays
+
+CASES = [
+    pytest.param(entry, task, id=f"{family}-{task}", marks=[] if family in ALWAYS else [pytest.mark.slow])
+    for family, entry in FAMILIES.items()
+    for task in TASKS
+]
+
+
+def test_two_families_of_the_zoo_run_every_time():
+    assert set(ALWAYS) <= set(FAMILIES)
+
+
+@pytest.mark.parametrize(("entry", "task"), CASES)
+def test_a_family_builds_trains_saves_loads_and_exports_under_a_head(entry, task, tmp_path):
+    size = max(32, entry.input.min_image_size)
+    preprocessing = make_preprocessing(entry.input, PreprocessingConfig(image_size=size, augment="none"))
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (4, size, size, 3), dtype="uint8")
+    targets = {
+        "classify": np.array([0, 1, 2, 0], "int32"),
+        "multilabel": np.eye(3, dtype="float32")[[0, 1, 2, 0]],
+        "regress": np.array([5.0, 6.0, 7.0, 8.0], "float32"),
+    }[task]
+    backbone = load(entry, weights=False, image_size=size, seed=0)
+    head = make_head(HeadConfig(), task, n_outputs=1 if task == "regress" else 3, targets=targets)
+    model = build_model(backbone, head)
+
+    stage = Stage("all", "all", 1, 1e-3)
+    apply_freeze(model, group_layers(backbone), stage)
+    model.compile(make_optimizer(TrainingConfig(warmup=0.0), 1e-3, 2), head.loss, jit_compile=False)
+    before = [weight.numpy() for weight in model.trainable_weights]
+    inputs = preprocessing.encode(pictures)
+    assert np.isfinite(model.train_on_batch(inputs, targets))
+    moved = [
+        not np.array_equal(old, new.numpy()) for old, new in zip(before, model.trainable_weights, strict=True)
+    ]
+    assert np.mean(moved) > 0.9  # a unit that is dead under random weights has no gradient
+
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_allclose(again(inputs), model(inputs), rtol=1e-5, atol=1e-5)
+
+    report = export_saved_model(
+        model,
+        preprocessing,
+        tmp_path / "export" / "1",
+        task=task,
+        classes=None if task == "regress" else ("a", "b", "c"),
+        to_scores=lambda outputs: to_scores(task, outputs),
+        entry=entry,
+    )
+    assert set(report.signatures) == {"serving_default", "tensor"}
