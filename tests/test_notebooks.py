@@ -9,10 +9,11 @@ import nbclient
 import nbformat
 import pandas as pd
 import pytest
-from conftest import ROOT
 
 import tlkit
 from tlkit import zoo
+
+from conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PER_LABEL = 15

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +14,14 @@ import click
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, make_pictures
 from PIL import Image
 
 import tlkit
 from tlkit.cli.app import _make_app
 from tlkit.cli.options import chosen_options, split_arguments
 from tlkit.config import load_config
+
+from conftest import ROOT, make_pictures
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 IMAGE_SIZE = 32
@@ -37,9 +38,19 @@ FEW_DIGITS = "data.split.test=0.5 data.split.validation=0.4"
 ADDED = {
     "tlkit finetune --data photos/": QUICK,
     "tlkit finetune --data photos/ --dry-run": QUICK,
-    "tlkit demo --data digits": f"{QUICK} {FEW_DIGITS} plan=head",
+    "tlkit demo --data digits": f"{QUICK} {FEW_DIGITS} plan=head export=false",
 }
-QUICKER = f"{QUICK} plan=head"  # for all other trainings
+QUICKER = f"{QUICK} plan=head export=false"  # for all other trainings
+
+# One process for all commands: each of its own would spend most of its time on importing TensorFlow.
+RUN_COMMANDS = """
+import json, sys
+from tlkit.cli import main
+for arguments in json.loads(sys.argv[1]):
+    print("$ tlkit", *arguments, file=sys.stderr, flush=True)
+    if code := main(arguments):
+        sys.exit(f"exit code {code}")
+"""
 
 
 def blocks(language: str) -> list[str]:
@@ -105,24 +116,28 @@ def test_the_table_of_the_zoo_is_that_of_the_zoo() -> None:
 
 @pytest.mark.real
 def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path) -> None:
-    environment = make_site(tmp_path)
-    for command in commands():
-        if command not in NOT_RUN:
-            run(["bash", "-c", quickened(command)], tmp_path, environment, command)
+    make_site(tmp_path)
+    lines = [shlex.split(quickened(command)) for command in commands() if command not in NOT_RUN]
+    assert {line[0] for line in lines} == {"tlkit"}
+    run_python(RUN_COMMANDS, tmp_path, json.dumps([line[1:] for line in lines]))
 
     for block in blocks("python"):
         alone = "tlkit" not in block
-        code = block.replace(
-            "tlkit.finetune(", f"tlkit.finetune(epochs=1, image_size={IMAGE_SIZE}, plan='head', "
-        )
-        code += "\nimport sys\nassert 'tlkit' not in sys.modules\n" if alone else ""
-        run([sys.executable, "-c", code], tmp_path, environment, block)
+        quick = f"tlkit.finetune(epochs=1, image_size={IMAGE_SIZE}, plan='head', export=False, "
+        code = block.replace("tlkit.finetune(", quick)
+        run_python(f"{code}\nimport sys\nassert 'tlkit' not in sys.modules" if alone else code, tmp_path)
 
-    names = {path.name for path in (tmp_path / "runs" / "photos-efficientnet_lite0-1").iterdir()}
-    promised = re.search(r"^\| file \|.*?\n\n", README, flags=re.DOTALL | re.MULTILINE)
-    assert promised is not None
-    for name in re.findall(r"`([\w./]+)`", "".join(row.split("|")[1] for row in promised[0].splitlines())):
-        assert name.rstrip("/") in names
+    written = {path.name for path in (tmp_path / "runs" / "photos-efficientnet_lite0-1").iterdir()}
+    assert promised_files() <= written
+
+
+def promised_files() -> set[str]:
+    table = re.search(r"^\| file \|.*?\n\n", README, flags=re.DOTALL | re.MULTILINE)
+    assert table is not None
+    names = [
+        name for row in table[0].splitlines() if row for name in re.findall("`(.+?)`", row.split("|")[1])
+    ]
+    return {name.rstrip("/") for name in names}
 
 
 def parse(arguments: list[str]) -> click.Context:
@@ -137,30 +152,24 @@ def parse(arguments: list[str]) -> click.Context:
     return context
 
 
-def run(arguments: list[str], folder: Path, environment: dict[str, str], what: str) -> None:
-    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{what}\n{done.stdout}\n{done.stderr}"
+def run_python(code: str, folder: Path, *arguments: str) -> None:
+    """Run code in a process of its own, with this test's tlkit; it must end without an error."""
+    paths = [str(Path(tlkit.__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
 
 
-def make_site(folder: Path) -> dict[str, str]:
-    """Fill a folder with what the README speaks of; the environment in which its commands run there."""
+def make_site(folder: Path) -> None:
+    """Fill a folder with what the README speaks of."""
     make_pictures(folder / "photos")
     make_pictures(folder / "photos_of_may", per_class=2, seed=1)
     make_pictures(folder / "new", per_class=1, seed=2)
     Image.open(folder / "new" / "red" / "00.png").save(folder / "new" / "one.jpg")
     (folder / "config.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     write_cells(folder)
-    program = folder / "bin" / "tlkit"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tlkit "$@"\n', encoding="utf-8")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    package = str(Path(tlkit.__file__).parents[1])  # the same tlkit as this test's
-    return {
-        **os.environ,
-        "PATH": os.pathsep.join([str(program.parent), os.environ["PATH"]]),
-        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-    }
 
 
 def write_cells(folder: Path) -> None:
