@@ -37,7 +37,9 @@ def test_cross_entropy_is_that_of_keras():
     _, head = build(label_smoothing=0.1)
     logits = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
     targets = np.array([0, 2, 1, 1])
-    expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)(np.eye(3)[targets], logits)
+    expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)(
+        np.eye(3)[targets], logits
+    )
     np.testing.assert_allclose(head.loss(targets, logits), expected, rtol=1e-6)
 
 
@@ -66,7 +68,9 @@ def test_standardised_regression_loss_counts_in_standard_deviations():
     assert float(head.loss(targets, np.zeros((2, 1), "float32"))) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("task", "loss"), [("classify", "mse"), ("multilabel", "huber"), ("regress", "focal")])
+@pytest.mark.parametrize(
+    ("task", "loss"), [("classify", "mse"), ("multilabel", "huber"), ("regress", "focal")]
+)
 def test_a_loss_that_does_not_fit_the_task_is_refused(task, loss):
     with pytest.raises(ConfigError, match="does not fit task"):
         build(task, loss=loss)

@@ -28,7 +28,12 @@ def test_stages_never_freeze_again_what_they_unfroze():
 
 def test_gradual_unfreezes_one_group_after_the_other():
     assert [stage.n_trained(4) for stage in stages("gradual", 4)] == [0, 1, 2, 3, 4]
-    assert [stage.n_trained(5) for stage in stages({"name": "gradual", "groups_per_stage": 2}, 5)] == [0, 2, 4, 5]
+    assert [stage.n_trained(5) for stage in stages({"name": "gradual", "groups_per_stage": 2}, 5)] == [
+        0,
+        2,
+        4,
+        5,
+    ]
 
 
 def test_top_trains_the_upper_half_from_the_first_step_on():

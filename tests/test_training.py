@@ -40,10 +40,14 @@ def make_examples(n, seed=0):
     return Examples(ids=ids, paths=None, samples=samples.astype("uint8"), targets=targets)
 
 
-def make_run(n=40, batch_size=8, strategy=None, batch_norm="frozen", augment="none", dropout=0.0, **training):
-    keras.utils.set_random_seed(0)
+def make_run(
+    n=40, batch_size=8, strategy=None, batch_norm="frozen", augment="none", dropout=0.0, seed=0, **training
+):
+    keras.utils.set_random_seed(seed)
     strategy = strategy or make_strategy("cpu")
-    preprocessing = make_preprocessing(small_entry(SIZE).input, PreprocessingConfig(image_size=SIZE, augment=augment))
+    preprocessing = make_preprocessing(
+        small_entry(SIZE).input, PreprocessingConfig(image_size=SIZE, augment=augment)
+    )
     with strategy.scope():
         backbone = small_backbone(SIZE, dropout)
         head = make_head(HeadConfig(dropout=dropout), n_outputs=3)
@@ -64,6 +68,7 @@ def make_run(n=40, batch_size=8, strategy=None, batch_norm="frozen", augment="no
         training=TrainingConfig(**{"restore_best": False, **training}),
         global_batch_size=batch_size,
         batch_norm=batch_norm,
+        seed=seed,
     )
 
 
@@ -85,16 +90,22 @@ def norm_weights(model, kinds):
     }
 
 
-@pytest.mark.parametrize("plan", [*PLANS, [{"train": 2, "epochs": 1}, {"train": "all", "epochs": 1}]], ids=str)
+@pytest.mark.parametrize(
+    "plan", [*PLANS, [{"train": 2, "epochs": 1}, {"train": "all", "epochs": 1}]], ids=str
+)
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 def test_what_a_stage_says_it_trains_is_what_moved_and_nothing_else(plan, batch_norm, tmp_path):
     run = make_run(batch_norm=batch_norm)
-    stages = make_plan(validate({"plan": plan}).plan, len(run.groups), TrainingConfig(epochs=1, learning_rate=0.05))
+    stages = make_plan(
+        validate({"plan": plan}).plan, len(run.groups), TrainingConfig(epochs=1, learning_rate=0.05)
+    )
     statistics = norm_weights(run.model, {"moving_mean", "moving_variance"})
     for stage in stages:
         before = values(run.model)
         (record,), history = train_stages(run, [stage], tmp_path)
-        trained = {path for group in run.groups if group.name in record.trained_groups for path in group.weights}
+        trained = {
+            path for group in run.groups if group.name in record.trained_groups for path in group.weights
+        }
         if batch_norm == "frozen":
             trained -= norm_weights(run.model, {"gamma", "beta", "moving_mean", "moving_variance"})
         head = {weight.path for layer in run.model.layers[-1:] for weight in layer.weights}
@@ -124,6 +135,7 @@ def test_a_model_learns(tmp_path):
 
 def test_the_best_epoch_comes_back_at_the_end_of_a_stage(tmp_path):
     run = make_run(restore_best=True)
+
     class Spoil(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 2:
@@ -224,6 +236,35 @@ for name in ("cpu", "mirrored"):
     losses[name] = watch.seen
 print(json.dumps({{"losses": losses, "moved_by_head": moved_by_head}}))
 """
+
+
+SPREAD = """
+accuracies = {{"cpu": [], "mirrored": []}}
+for seed in (0, 1, 2):
+    for name in accuracies:
+        run = make_run(
+            n=90, batch_size=9, strategy=make_strategy(name), batch_norm="train", augment="default", dropout=0.2, seed=seed
+        )
+        _, history = train_stages(run, [Stage("all", "all", 8, 0.01)], Path({folder!r}) / f"{{name}}{{seed}}")
+        accuracies[name].append(float(history["val_accuracy"].iloc[-1]))
+print(json.dumps(accuracies))
+"""
+
+
+@pytest.mark.slow
+def test_two_replicas_are_as_accurate_with_dropout_and_augmentation(tmp_path):
+    """Each replica draws its own dropout mask, so the curves differ; the mean over seeds must not."""
+    script = (MIRRORED.partition("class Losses")[0] + SPREAD).format(
+        tests=str(Path(__file__).parent), folder=str(tmp_path)
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    accuracies = {name: np.array(seeds) for name, seeds in json.loads(done.stdout.splitlines()[-1]).items()}
+    spread = max(values.std(ddof=1) for values in accuracies.values())
+    # The spread of a mean of three, twice over; one of the 12 held-out pictures where all seeds agree.
+    tolerance = max(2 * spread / np.sqrt(3), 1 / 12)
+    assert abs(accuracies["cpu"].mean() - accuracies["mirrored"].mean()) <= tolerance
+    assert min(accuracies["cpu"].mean(), accuracies["mirrored"].mean()) > 0.8
 
 
 def test_two_replicas_train_like_one_device_step_by_step(tmp_path):

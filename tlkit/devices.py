@@ -25,7 +25,9 @@ def make_strategy(spec: str = "auto") -> tf.distribute.Strategy:
             return tf.distribute.OneDeviceStrategy("/cpu:0")
         case "gpu":
             if not gpus:
-                raise ConfigError("strategy: gpu, but TensorFlow sees no GPU here. Use strategy: cpu, or see: tlkit doctor")
+                raise ConfigError(
+                    "strategy: gpu, but TensorFlow sees no GPU here. Use strategy: cpu, or see: tlkit doctor"
+                )
             return tf.distribute.OneDeviceStrategy("/gpu:0")
         case "mirrored":
             devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]

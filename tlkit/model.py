@@ -28,6 +28,7 @@ def build_model(backbone: Backbone, head: Head) -> keras.Model:
     outputs = head.attach({"map": backbone.model(inputs)})
     if tuple(outputs.shape) != (None, head.n_outputs):
         raise ConfigError(
-            f"The head gives outputs of shape {tuple(outputs.shape)}; the task {head.task!r} needs (None, {head.n_outputs})."
+            f"The head gives outputs of shape {tuple(outputs.shape)}; "
+            f"the task {head.task!r} needs (None, {head.n_outputs})."
         )
     return keras.Model(inputs, outputs, name="tlkit_model")

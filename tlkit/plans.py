@@ -57,7 +57,8 @@ def make_plan(spec: PlanSpec, n_groups: int, training: TrainingConfig | None = N
     for stage in stages:
         if isinstance(stage.train, int) and stage.train > n_groups:
             raise ConfigError(
-                f"Stage {stage.name!r} trains {stage.train} layer groups; the backbone has {n_groups}. Use 1 to {n_groups}."
+                f"Stage {stage.name!r} trains {stage.train} layer groups; "
+                f"the backbone has {n_groups}. Use 1 to {n_groups}."
             )
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):

@@ -22,9 +22,11 @@ T = TypeVar("T")
 def make_console() -> Console:
     """Standard error; standard output stays free for results.
 
-    Plain text in a notebook, too: rich's own way needs ipywidgets, and warns at every bar without them.
+    There are no bars in a notebook: rich draws those with ipywidgets, and warns where it is missing; and a
+    notebook's kernel calls itself a terminal, and keeps every frame that is drawn there.
     """
-    return Console(stderr=True, force_jupyter=False)
+    in_notebook = Console().is_jupyter
+    return Console(stderr=True, force_jupyter=False, force_terminal=False if in_notebook else None)
 
 
 def make_progress() -> Progress:

@@ -14,7 +14,7 @@ _LOOKED_AT = 32
 
 
 def longest_side(spec: DataConfig, source: object | None = None) -> int | None:
-    """The longest side, in pixels, among up to 32 pictures spread over the source; None where none can be read.
+    """The longest side, in pixels, among up to 32 pictures of the source; None where none can be read.
 
     Raises what reading the source raises: DataError where it is missing or wrong.
     """

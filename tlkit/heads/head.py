@@ -25,8 +25,8 @@ class Head:
     """A task head.
 
     Attributes:
-        attach: Maps the backbone's features (`map`: float32 (N, h, w, C)) to the outputs: logits (N, classes),
-            or values (N, targets) in the target's unit.
+        attach: Maps the backbone's features (`map`: float32 (N, h, w, C)) to the outputs: logits
+            (N, classes), or values (N, targets) in the target's unit.
         loss: Takes targets and outputs.
         metrics: Makes new metrics for each compile.
         monitor: The logged value that tells which epoch is best.
@@ -58,9 +58,11 @@ def make_head(
         options: Layers, regularisation and loss.
         task: `classify`, `multilabel` or `regress`.
         n_outputs: Classes, labels or target values.
-        targets: Training targets (N,) or (N, targets) of a regression; their mean and deviation set its scale.
-        layer: A Keras layer or function (feature map → outputs) in place of the layers that `options` describe.
-        loss: A Keras loss or function in place of `options.loss`. It sees logits, or values in the target's unit.
+        targets: Training targets (N,) or (N, targets) of a regression; their mean and deviation set
+            its scale.
+        layer: A Keras layer or function (feature map → outputs) in place of the layers of `options`.
+        loss: A Keras loss or function in place of `options.loss`. It sees logits, or values in the
+            target's unit.
         metrics: Keras metrics in place of the task's own; they see logits or values.
 
     Raises:
@@ -73,7 +75,9 @@ def make_head(
     return Head(
         task=task,
         n_outputs=n_outputs,
-        attach=(lambda features: layer(features["map"])) if layer is not None else _layers(options, n_outputs, mean, deviation),
+        attach=(lambda features: layer(features["map"]))
+        if layer is not None
+        else _layers(options, n_outputs, mean, deviation),
         loss=loss if loss is not None else make_loss(options, task, n_outputs, deviation),
         metrics=(lambda: _copies(metrics)) if metrics is not None else lambda: _metrics(task),
         # The loss rises on examples that are confidently wrong while accuracy still improves.
@@ -82,18 +86,25 @@ def make_head(
     )
 
 
-def _layers(options: HeadConfig, n_outputs: int, mean: Any, deviation: Any) -> Callable[[Mapping[str, Any]], Any]:
+def _layers(
+    options: HeadConfig, n_outputs: int, mean: Any, deviation: Any
+) -> Callable[[Mapping[str, Any]], Any]:
     def dense(units: int, activation: str | None, name: str) -> keras.layers.Layer:
         return keras.layers.Dense(
             units,
             activation=activation,
             kernel_initializer=options.initializer,
-            kernel_regularizer=keras.regularizers.L1L2(options.l1, options.l2) if options.l1 or options.l2 else None,
+            kernel_regularizer=keras.regularizers.L1L2(options.l1, options.l2)
+            if options.l1 or options.l2
+            else None,
             name=name,
         )
 
     def attach(features: Mapping[str, Any]) -> Any:
-        pooled = [layer(name=f"head_{layer.__name__.lower()}")(features["map"]) for layer in POOLING[options.pooling]]
+        pooled = [
+            layer(name=f"head_{layer.__name__.lower()}")(features["map"])
+            for layer in POOLING[options.pooling]
+        ]
         x = pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name="head_pooled")(pooled)
         for index, units in enumerate(options.hidden_units, start=1):
             x = _dropout(options.dropout, f"head_dropout{index}")(x)

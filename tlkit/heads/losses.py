@@ -30,7 +30,7 @@ class OneHotLoss(keras.losses.Loss):
 
 
 class StandardizedLoss(keras.losses.Loss):
-    """A regression loss in standard deviations of the target; the model itself answers in the target's unit."""
+    """A regression loss in standard deviations of the target; the model answers in the target's unit."""
 
     def __init__(self, loss: keras.losses.Loss, deviation: Any) -> None:
         super().__init__(name=loss.name)
@@ -49,7 +49,9 @@ def make_loss(options: HeadConfig, task: Task, n_outputs: int, deviation: Any = 
         ConfigError: The named loss does not fit the task.
     """
     if options.loss not in ALLOWED[task]:
-        raise ConfigError(f"head.loss: {options.loss!r} does not fit task {task!r}. Allowed: {', '.join(ALLOWED[task])}.")
+        raise ConfigError(
+            f"head.loss: {options.loss!r} does not fit task {task!r}. Allowed: {', '.join(ALLOWED[task])}."
+        )
     focal = options.loss == "focal"
     if task == "classify":
         smoothing = options.label_smoothing

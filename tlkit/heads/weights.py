@@ -12,7 +12,10 @@ from tlkit.errors import ConfigError
 
 
 def example_weights(
-    spec: Literal["none", "balanced"] | Mapping[str, float], task: Task, targets: np.ndarray, classes: Sequence[str] | None
+    spec: Literal["none", "balanced"] | Mapping[str, float],
+    task: Task,
+    targets: np.ndarray,
+    classes: Sequence[str] | None,
 ) -> np.ndarray | None:
     """A weight for each training example.
 
@@ -31,7 +34,9 @@ def example_weights(
     if spec == "none":
         return None
     if task != "classify" or classes is None:
-        raise ConfigError(f"head.class_weight is for task 'classify', received task {task!r}. Use class_weight: none.")
+        raise ConfigError(
+            f"head.class_weight is for task 'classify', received task {task!r}. Use class_weight: none."
+        )
     if spec == "balanced":
         counts = np.bincount(targets, minlength=len(classes))
         weights = len(targets) / (len(classes) * np.maximum(counts, 1))
@@ -39,7 +44,9 @@ def example_weights(
         assert isinstance(spec, Mapping)
         if set(spec) != set(classes):
             raise ConfigError(
-                f"head.class_weight needs a weight for each of {', '.join(classes)}; received {', '.join(spec)}."
+                f"head.class_weight needs a weight for each of {', '.join(classes)}; "
+                f"received {', '.join(spec)}."
             )
         weights = np.array([spec[name] for name in classes])
-    return weights[targets].astype("float32")
+    chosen: np.ndarray = weights[targets].astype("float32")
+    return chosen

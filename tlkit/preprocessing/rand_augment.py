@@ -48,7 +48,7 @@ def make_operations(factor: float) -> list[Any]:
     return [getattr(layer, name) for name in layer._AUGMENT_LAYERS]
 
 
-class StatelessSeed(keras.random.SeedGenerator):  # type: ignore[misc]  # Keras is untyped
+class StatelessSeed(keras.random.SeedGenerator):
     """What a Keras layer takes for its seed generator, without a variable: the n-th draw is a function of n.
 
     `transform` in a Keras layer draws by asking its generator for one seed after another; it gets them from

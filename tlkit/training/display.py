@@ -20,7 +20,7 @@ class LiveDisplay(keras.callbacks.Callback):
     def __init__(self, stage: Stage, position: str, steps_per_epoch: int, n_train: int) -> None:
         super().__init__()
         self.stage = stage
-        self.position = position
+        self.title = f"stage {position} {stage.name}"
         self.steps_per_epoch = steps_per_epoch
         self.n_train = n_train
         self.console = make_console()
@@ -37,7 +37,7 @@ class LiveDisplay(keras.callbacks.Callback):
             disable=not self.console.is_interactive,
         )
         self.task = self.progress.add_task(
-            f"stage {position} {stage.name}", total=stage.epochs * steps_per_epoch, status="starting"
+            self.title, total=stage.epochs * steps_per_epoch, status="starting"
         )
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -53,14 +53,14 @@ class LiveDisplay(keras.callbacks.Callback):
         self.progress.update(
             self.task,
             completed=self.epoch * self.steps_per_epoch + batch + 1,
-            description=f"stage {self.position} {self.stage.name} · epoch {self.epoch + 1}/{self.stage.epochs}",
+            description=f"{self.title} · epoch {self.epoch + 1}/{self.stage.epochs}",
             status=f"{_values(logs)} · {done / self.train_seconds:.0f} images/s",
         )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         rate = self.n_train / max(self.train_seconds, 1e-9)
         self.console.print(
-            f"stage {self.position} {self.stage.name} · epoch {epoch + 1}/{self.stage.epochs} · "
+            f"{self.title} · epoch {epoch + 1}/{self.stage.epochs} · "
             f"{_values(logs, all_values=True)} · {rate:.0f} images/s",
             highlight=False,
             soft_wrap=True,
@@ -71,7 +71,5 @@ class LiveDisplay(keras.callbacks.Callback):
 
 
 def _values(logs: Any, all_values: bool = False) -> str:
-    shown = {
-        name: value for name, value in (logs or {}).items() if all_values or name in SHOWN
-    }
+    shown = {name: value for name, value in (logs or {}).items() if all_values or name in SHOWN}
     return " ".join(f"{name} {float(value):.4g}" for name, value in shown.items() if name != "learning_rate")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import keras
-import numpy as np
 
 from tlkit.errors import FrozenWeightsMoved
 from tlkit.freezing import LayerGroup
@@ -15,7 +14,10 @@ from tlkit.plans import Stage
 
 
 def apply_freeze(
-    model: keras.Model, groups: Sequence[LayerGroup], stage: Stage, batch_norm: Literal["frozen", "train"] = "frozen"
+    model: keras.Model,
+    groups: Sequence[LayerGroup],
+    stage: Stage,
+    batch_norm: Literal["frozen", "train"] = "frozen",
 ) -> None:
     """Make trainable what a stage trains, and nothing else. The model must be compiled afterwards.
 
@@ -52,7 +54,7 @@ def frozen_weights(
 
 def hash_weights(weights: Sequence[keras.Variable]) -> dict[str, str]:
     """SHA-256 of the bytes of each weight, by path."""
-    return {weight.path: hashlib.sha256(np.ascontiguousarray(weight.numpy())).hexdigest() for weight in weights}
+    return {weight.path: hashlib.sha256(weight.numpy().tobytes()).hexdigest() for weight in weights}
 
 
 def check_unchanged(before: dict[str, str], weights: Sequence[keras.Variable], stage: str) -> None:
@@ -65,7 +67,6 @@ def check_unchanged(before: dict[str, str], weights: Sequence[keras.Variable], s
     moved = [path for path, digest in before.items() if after.get(path) != digest]
     if moved:
         raise FrozenWeightsMoved(
-            f"Stage {stage!r} froze {len(before)} weights, but {len(moved)} of them moved, {moved[0]!r} first. "
+            f"Stage {stage!r} froze {len(before)} weights, but {len(moved)} of them moved: {moved[0]!r} … "
             "The run was stopped; please report this."
         )
-

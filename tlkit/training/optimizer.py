@@ -16,8 +16,8 @@ def make_optimizer(training: TrainingConfig, learning_rate: float, steps: int) -
         steps: Optimizer steps of the whole stage.
 
     Returns:
-        AdamW (Loshchilov and Hutter, arXiv:1711.05101) or SGD with Nesterov momentum. Biases and normalisation
-        scales do not decay.
+        AdamW (Loshchilov and Hutter, arXiv:1711.05101) or SGD with Nesterov momentum. Biases and
+        normalisation scales do not decay.
     """
     schedule = _schedule(training, learning_rate, steps)
     if training.optimizer == "sgd":
@@ -37,7 +37,9 @@ def make_optimizer(training: TrainingConfig, learning_rate: float, steps: int) -
     return optimizer
 
 
-def _schedule(training: TrainingConfig, learning_rate: float, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+def _schedule(
+    training: TrainingConfig, learning_rate: float, steps: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """Linear warm-up, then half a cosine down to zero (Loshchilov and Hutter, arXiv:1608.03983)."""
     if training.schedule == "constant":
         return learning_rate

@@ -54,7 +54,11 @@ class Trainable:
     @property
     def monitor(self) -> str:
         """The logged value that tells which epoch is best; of training where nothing is held out."""
-        return self.head.monitor if "validation" in self.dataset.splits else self.head.monitor.removeprefix("val_")
+        return (
+            self.head.monitor
+            if "validation" in self.dataset.splits
+            else self.head.monitor.removeprefix("val_")
+        )
 
     @property
     def n_train(self) -> int:
@@ -196,12 +200,20 @@ def _fit(
 def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
     def step(size: int) -> None:
         smaller = make_pipeline(
-            run.dataset.splits["train"], run.preprocessing, global_batch_size=size, training=True, seed=run.seed
+            run.dataset.splits["train"],
+            run.preprocessing,
+            global_batch_size=size,
+            training=True,
+            seed=run.seed,
         )
         compile_stage(run, stage).fit(smaller.take(1), shuffle=False, verbose=0)
 
     fitting = find_fitting(run.global_batch_size, step)
-    advice = f"{fitting} fits: --batch-size {fitting}" if fitting else "Not even 1 fits: use a smaller --image-size."
+    advice = (
+        f"{fitting} fits: --batch-size {fitting}"
+        if fitting
+        else "Not even 1 fits: use a smaller --image-size."
+    )
     return TrainingError(
         f"Out of memory in stage {stage.name!r} with a global batch size of {run.global_batch_size}. {advice}"
     )

@@ -25,7 +25,7 @@ class StepTime:
 
 
 def time_step(run: Trainable, stage: Stage) -> StepTime:
-    """Measure a few steps of a stage on pictures of zeros. The run's weights move: use it for a dry run only."""
+    """Measure a few steps of a stage on black pictures. The run's weights move: for a dry run only."""
     model = compile_stage(run, stage)
     size = run.global_batch_size
     targets = run.dataset.splits["train"].targets[:1]
@@ -33,7 +33,9 @@ def time_step(run: Trainable, stage: Stage) -> StepTime:
     batch = (inputs, tf.constant(np.repeat(targets, size, axis=0)))
     model.train_on_batch(*batch)
     model.test_on_batch(*batch)
-    return StepTime(_median(lambda: model.train_on_batch(*batch)), _median(lambda: model.test_on_batch(*batch)))
+    return StepTime(
+        _median(lambda: model.train_on_batch(*batch)), _median(lambda: model.test_on_batch(*batch))
+    )
 
 
 def _median(step: Callable[[], object]) -> float:

@@ -33,7 +33,9 @@ class TrainingModel(keras.Model):
             loss = self._compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True)
             total = loss * n_replicas * n_local
             replicas = tf.distribute.get_replica_context()
-            sums = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([n_local, tf.stop_gradient(total)]))
+            sums = replicas.all_reduce(
+                tf.distribute.ReduceOp.SUM, tf.stack([n_local, tf.stop_gradient(total)])
+            )
             n_global = sums[0]
             loss = self.optimizer.scale_loss(total / n_global)
         # The same value and weight on every replica, so that what is logged at a step is the global mean.

@@ -36,8 +36,8 @@ def evaluate_run(run: Run | str | Path, data: Any = None) -> dict[str, Any]:
 
     Args:
         run: A run, or its folder.
-        data: Anything that `finetune` takes as data: its test split where it brings one, else all of it. None:
-            the run's own data and test split (the validation split where there is no test split).
+        data: Anything that `finetune` takes as data: its test split where it brings one, else all of it.
+            None: the run's own data and test split (the validation split where there is no test split).
 
     Raises:
         ConfigError: The run was trained on Python objects and `data` is not given.
@@ -49,7 +49,9 @@ def evaluate_run(run: Run | str | Path, data: Any = None) -> dict[str, Any]:
     examples = _own_split(run) if data is None else _all_of(run, data)
     head = make_head(run.config.head, run.config.task, n_outputs=run.model.output_shape[-1])
     loss = None if "loss" in run.config.python else head.loss
-    return evaluate_examples(run.model, run.preprocessing, examples, run.config.task, run.classes, loss).metrics
+    return evaluate_examples(
+        run.model, run.preprocessing, examples, run.config.task, run.classes, loss
+    ).metrics
 
 
 def evaluate_examples(
@@ -65,7 +67,11 @@ def evaluate_examples(
     pipeline = make_pipeline(examples, preprocessing, global_batch_size=global_batch_size, training=False)
     outputs = np.asarray(model.predict(pipeline, verbose=0), "float32")
     scores = np.asarray(to_scores(task, outputs))
-    value = None if loss is None else float(keras.ops.mean(loss(examples.targets, keras.ops.convert_to_tensor(outputs))))
+    value = (
+        None
+        if loss is None
+        else float(keras.ops.mean(loss(examples.targets, keras.ops.convert_to_tensor(outputs))))
+    )
     return Outputs(examples, outputs, compute_metrics(task, examples.targets, scores, classes, loss=value))
 
 
@@ -82,12 +88,17 @@ def save_outputs(
     if not splits:
         return
     tables = [
-        prediction_table(output, task, classes).assign(split=name)[["id", "split", "label", "predicted", "score"]]
+        prediction_table(output, task, classes).assign(split=name)[
+            ["id", "split", "label", "predicted", "score"]
+        ]
         for name, output in splits.items()
     ]
     write_csv(folder.predictions, pd.concat(tables, ignore_index=True))
     ids = np.concatenate([output.examples.ids for output in splits.values()])
-    write_npz(folder.outputs, {"ids": ids, "outputs": np.concatenate([output.outputs for output in splits.values()])})
+    write_npz(
+        folder.outputs,
+        {"ids": ids, "outputs": np.concatenate([output.outputs for output in splits.values()])},
+    )
 
 
 def prediction_table(output: Outputs, task: Task, classes: tuple[str, ...] | None) -> pd.DataFrame:
@@ -110,11 +121,15 @@ def prediction_table(output: Outputs, task: Task, classes: tuple[str, ...] | Non
             }
         )
     best = scores.argmax(axis=1)
-    return pd.DataFrame({"id": ids, "label": names[targets], "predicted": names[best], "score": scores.max(axis=1)})
+    return pd.DataFrame(
+        {"id": ids, "label": names[targets], "predicted": names[best], "score": scores.max(axis=1)}
+    )
 
 
 def _own_split(run: Run) -> Examples:
-    splits = load_data(run.config.data, run.config.task, seed=run.config.seed, preprocessing=run.preprocessing).splits
+    splits = load_data(
+        run.config.data, run.config.task, seed=run.config.seed, preprocessing=run.preprocessing
+    ).splits
     held_out = splits.get("test") or splits.get("validation")
     if held_out is None:
         raise ConfigError(f"{run.path} held out no examples; pass the data to evaluate on.")

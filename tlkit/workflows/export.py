@@ -18,7 +18,9 @@ from tlkit.workflows.run import Run, load_run
 N_EXAMPLES = 32
 
 
-def export_run(run: Run | str | Path, to: str | Path, overwrite: bool = False, pictures: Sequence[bytes] = ()) -> Path:
+def export_run(
+    run: Run | str | Path, to: str | Path, overwrite: bool = False, pictures: Sequence[bytes] = ()
+) -> Path:
     """Write a SavedModel with the preprocessing inside, and check it in a fresh process.
 
     Args:
@@ -34,7 +36,9 @@ def export_run(run: Run | str | Path, to: str | Path, overwrite: bool = False, p
     """
     run = run if isinstance(run, Run) else load_run(run)
     raw = list(pictures) or _pictures_of(run)
-    scores = to_scores(run.config.task, run.model.predict_on_batch(run.preprocessing.from_raw(tf.constant(raw))))
+    scores = to_scores(
+        run.config.task, run.model.predict_on_batch(run.preprocessing.from_raw(tf.constant(raw)))
+    )
     export_saved_model(
         run.model,
         run.preprocessing,

@@ -49,7 +49,8 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
         save_model(prepared.trainable.model, folder)
         folder.write_state("interrupted")
         raise Interrupted(
-            f"Interrupted. The best model so far is in {folder.path}; use it with: tlkit predict {folder.path} IMAGE..."
+            f"Interrupted. The best model so far is in {folder.path}; "
+            f"use it with: tlkit predict {folder.path} IMAGE..."
         ) from None
     except BaseException:
         with suppress(StorageError):  # the first error is the one to report
@@ -131,7 +132,11 @@ def finetune(
         "out": None if out is None else str(out),
     }
     for name, value in {**settings, **({"head": head} if isinstance(head, Mapping) else {})}.items():
-        tree[name] = {**tree.get(name, {}), **value} if isinstance(value, Mapping) and isinstance(tree.get(name), dict) else value
+        tree[name] = (
+            {**tree.get(name, {}), **value}
+            if isinstance(value, Mapping) and isinstance(tree.get(name), dict)
+            else value
+        )
     options = {dotted: value for dotted, value in given.items() if value is not None}
     return run_finetune(load_config(tree, options=options).config, overwrite=overwrite, objects=objects)
 

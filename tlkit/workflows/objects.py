@@ -31,4 +31,6 @@ class PythonObjects:
     def names(self) -> tuple[str, ...]:
         """Which ones were given."""
         given = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return tuple(name for name, value in given if value is not None and not (name == "callbacks" and not value))
+        return tuple(
+            name for name, value in given if value is not None and not (name == "callbacks" and not value)
+        )

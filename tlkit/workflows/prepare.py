@@ -55,10 +55,14 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     preprocessing = make_preprocessing(entry.input, _with_image_size(config, entry, objects))
     if objects.augment is not None:
         preprocessing = replace(preprocessing, augmentation=from_callable(objects.augment))
-    dataset = load_data(config.data, config.task, seed=config.seed, preprocessing=preprocessing, source=objects.data)
+    dataset = load_data(
+        config.data, config.task, seed=config.seed, preprocessing=preprocessing, source=objects.data
+    )
     train = dataset.splits["train"]
     classes = dataset.manifest.classes
-    n_outputs = len(classes) if classes is not None else train.targets.reshape(len(train.targets), -1).shape[1]
+    n_outputs = (
+        len(classes) if classes is not None else train.targets.reshape(len(train.targets), -1).shape[1]
+    )
     with strategy.scope(), spinner(f"Loading {config.backbone}"):
         backbone = _load_backbone(config, entry, preprocessing.image_size)
         keras.utils.set_random_seed(config.seed)

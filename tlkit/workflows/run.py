@@ -69,7 +69,9 @@ class Run:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """One row per validation and test example."""
-        return pd.read_csv(self.folder.predictions, dtype={"id": str, "label": str, "predicted": str}, keep_default_na=False)
+        return pd.read_csv(
+            self.folder.predictions, dtype={"id": str, "label": str, "predicted": str}, keep_default_na=False
+        )
 
     @cached_property
     def model(self) -> keras.Model:
@@ -83,7 +85,8 @@ class Run:
                 raise
             reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"The head of {self.path} was a Python object; pass its classes to tlkit.load(…, custom_objects={{…}}). {reason}"
+                f"The head of {self.path} was a Python object; pass its classes to "
+                f"tlkit.load(…, custom_objects={{…}}). {reason}"
             ) from error
         return model
 
@@ -127,7 +130,9 @@ class Run:
         from tlkit.evaluation import confusion_matrix, plot_confusion_matrix
 
         if self.config.task != "classify":
-            raise ConfigError(f"A confusion matrix needs task 'classify'; this run's task is {self.config.task!r}.")
+            raise ConfigError(
+                f"A confusion matrix needs task 'classify'; this run's task is {self.config.task!r}."
+            )
         rows = self.predictions[self.predictions["split"] == split]
         if rows.empty:
             known = ", ".join(sorted(set(self.predictions["split"])))
@@ -142,7 +147,9 @@ class Run:
         if self.folder.is_complete:
             rows |= {name: f"{value:.4f}" for name, value in self.metrics.items() if isinstance(value, float)}
             rows["minutes"] = f"{self.result.seconds / 60:.1f}"
-        cells = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
+        cells = "".join(
+            f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in rows.items()
+        )
         return f"<table>{cells}</table>"
 
 
@@ -163,6 +170,8 @@ def load_run(path: str | Path, custom_objects: Mapping[str, Any] | None = None) 
         path=Path(path),
         config=validate(read_yaml(folder.config), where=str(folder.config)),
         entry=ZooEntry.model_validate(yaml.safe_load(folder.zoo_entry.read_text(encoding="utf-8"))),
-        classes=tuple(folder.labels.read_text(encoding="utf-8").splitlines()) if folder.labels.exists() else None,
+        classes=tuple(folder.labels.read_text(encoding="utf-8").splitlines())
+        if folder.labels.exists()
+        else None,
         custom_objects=custom_objects or {},
     )
