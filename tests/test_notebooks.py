@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import nbclient
@@ -55,14 +56,14 @@ def test_the_notebook_on_images_runs(
         assert "text/html" in kinds_of_output(cells[name]), name
     run = tlkit.load(tmp_path / "runs" / "notebook")
     assert run.stages["frozen_unchanged"].all()
-    assert list(run.history["stage"]) == ["head", "top"]
+    assert list(run.history["epoch"]) == [1] * len(run.stages)
     assert (run.path / "saved_model" / "1" / "saved_model.pb").is_file()
     assert run.classes is not None
     label, _, difference = text_of(cells["serve"]).strip().splitlines()
     assert label.removeprefix("label: ") in run.classes
     assert float(difference.rpartition(" ")[2]) <= 1e-5
     for name, cell in cells.items():
-        assert "Warning" not in text_of(cell), name
+        assert not re.search(r"Warning|\x1b", text_of(cell)), name
 
 
 def run_notebook(
