@@ -16,7 +16,7 @@ import tensorflow as tf
 from tlkit.config import PLANS, HeadConfig, PreprocessingConfig, TrainingConfig, validate
 from tlkit.data import Dataset, Examples, Manifest
 from tlkit.devices import make_strategy
-from tlkit.errors import FrozenWeightsMoved, TrainingError
+from tlkit.errors import ConfigError, FrozenWeightsMoved, TrainingError
 from tlkit.freezing import group_layers
 from tlkit.heads import make_head
 from tlkit.model import build_model
@@ -201,6 +201,12 @@ def test_automatic_batch_size_is_never_larger_than_the_data():
     assert choose_batch_size("auto", model, 10_000, 1) == 32
     assert choose_batch_size("auto", model, 20, 1) == 20
     assert choose_batch_size(64, model, 10_000, 1) == 64
+    assert choose_batch_size(64, model, 21, 2) == 20
+
+
+def test_a_batch_size_that_does_not_divide_among_the_replicas_is_refused():
+    with pytest.raises(ConfigError, match="multiple of the 2 replicas, received 9. Use 10"):
+        choose_batch_size(9, make_run().model, 100, 2)
 
 
 MIRRORED = """
@@ -243,7 +249,7 @@ accuracies = {{"cpu": [], "mirrored": []}}
 for seed in (0, 1, 2):
     for name in accuracies:
         run = make_run(
-            n=90, batch_size=9, strategy=make_strategy(name), batch_norm="train", augment="default", dropout=0.2, seed=seed
+            n=90, batch_size=10, strategy=make_strategy(name), batch_norm="train", augment="default", dropout=0.2, seed=seed
         )
         _, history = train_stages(run, [Stage("all", "all", 8, 0.01)], Path({folder!r}) / f"{{name}}{{seed}}")
         accuracies[name].append(float(history["val_accuracy"].iloc[-1]))

@@ -10,6 +10,8 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
+from tlkit.errors import ConfigError
+
 DEFAULT = 32
 FLOAT32_BYTES = 4
 # A training step holds each activation and its gradient; half of the free memory stays free.
@@ -24,14 +26,29 @@ def choose_batch_size(spec: Literal["auto"] | int, model: keras.Model, n_train: 
         spec: `auto` or a number of examples over all replicas.
         model: Its activations are counted, as if all of them were trained.
         n_train: Training examples; a batch is never larger.
-        n_replicas: `auto` gives every replica at least one example.
+        n_replicas: Every replica takes the same number of examples: Keras fails on an uneven first batch.
+
+    Raises:
+        ConfigError: The given size does not divide among the replicas, or there are fewer examples.
     """
-    if spec != "auto":
-        return min(spec, n_train)
-    size = DEFAULT
-    while size > n_replicas and size / n_replicas * _step_bytes(model) > USABLE * _free_bytes():
+    if n_train < n_replicas:
+        raise ConfigError(
+            f"{n_train} training examples are too few for {n_replicas} replicas. Use strategy: cpu."
+        )
+    if spec != "auto" and spec % n_replicas:
+        raise ConfigError(
+            f"training.global_batch_size must be a multiple of the {n_replicas} replicas, received {spec}. "
+            f"Use {spec + n_replicas - spec % n_replicas}."
+        )
+    size = DEFAULT if spec == "auto" else spec
+    while (
+        spec == "auto"
+        and size > n_replicas
+        and size / n_replicas * _step_bytes(model) > USABLE * _free_bytes()
+    ):
         size //= 2
-    return max(1, min(size, n_train))
+    size = max(n_replicas, min(size, n_train))
+    return size - size % n_replicas
 
 
 def find_fitting(size: int, step: Callable[[int], object]) -> int | None:
