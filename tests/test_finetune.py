@@ -146,7 +146,9 @@ def test_plain_keras_opens_the_model(run):
 
 
 def test_a_run_can_start_from_an_earlier_runs_backbone(run, photos, tmp_path):
-    second = tlkit.finetune(photos, **{**SETTINGS, "backbone": str(run.path)}, out=tmp_path / "second", export=False)
+    second = tlkit.finetune(
+        photos, **{**SETTINGS, "backbone": str(run.path)}, out=tmp_path / "second", export=False
+    )
     for old, new in zip(run.backbone_model.weights, second.backbone_model.weights, strict=True):
         np.testing.assert_array_equal(old.numpy(), new.numpy())
 
@@ -210,7 +212,9 @@ def test_a_config_error_leaves_nothing_behind(photos, tmp_path):
 
 def test_two_deterministic_runs_are_bit_identical(photos, tmp_path):
     for name in ("a", "b"):
-        command(photos, tmp_path / name, "--deterministic", "plan=head_then_all", "export=false").check_returncode()
+        command(
+            photos, tmp_path / name, "--deterministic", "plan=head_then_all", "export=false"
+        ).check_returncode()
     a, b = (np.load(tmp_path / name / "outputs.npz") for name in ("a", "b"))
     np.testing.assert_array_equal(a["outputs"], b["outputs"])
     assert (tmp_path / "a" / "history.csv").read_text() == (tmp_path / "b" / "history.csv").read_text()
@@ -218,7 +222,9 @@ def test_two_deterministic_runs_are_bit_identical(photos, tmp_path):
 
 def test_ctrl_c_saves_the_best_model_so_far_and_says_how_to_use_it(photos, tmp_path):
     out = tmp_path / "run"
-    process = subprocess.Popen(arguments(photos, out, "training.epochs=500"), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments(photos, out, "training.epochs=500"), stderr=subprocess.PIPE, text=True
+    )
     checkpoint = out / "stages" / "head.weights.h5"
     deadline = time.monotonic() + 240
     while not checkpoint.exists() and time.monotonic() < deadline:
@@ -235,10 +241,33 @@ def test_ctrl_c_saves_the_best_model_so_far_and_says_how_to_use_it(photos, tmp_p
 
 
 def arguments(photos, out, *more):
-    fixed = ["--data", str(photos), "--out", str(out), "--backbone", "mobilenet_v3_small", "--image-size", "32"]
-    return [sys.executable, "-m", "tlkit", "finetune", *fixed, "--epochs", "1", "--plan", "head", "weights=none", *more]
+    fixed = [
+        "--data",
+        str(photos),
+        "--out",
+        str(out),
+        "--backbone",
+        "mobilenet_v3_small",
+        "--image-size",
+        "32",
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "tlkit",
+        "finetune",
+        *fixed,
+        "--epochs",
+        "1",
+        "--plan",
+        "head",
+        "weights=none",
+        *more,
+    ]
 
 
 def command(photos, out, *more):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.run(arguments(photos, out, *more), capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(
+        arguments(photos, out, *more), capture_output=True, text=True, check=False, env=environment
+    )
