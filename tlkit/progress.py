@@ -1,16 +1,20 @@
-"""Progress on standard error: a bar with the time left."""
+"""Progress on standard error: a bar with the time left; in a notebook, a line of text in the cell."""
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -18,29 +22,38 @@ from rich.progress import (
 
 T = TypeVar("T")
 
+_COUNTED = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    TaskProgressColumn(),
+    MofNCompleteColumn(),
+    TimeRemainingColumn(),
+)
+_NOTEBOOK_SECONDS = 0.5
+_NOTEBOOK_WIDTH = 140
+
 
 def make_console() -> Console:
     """Standard error; standard output stays free for results.
 
-    There are no bars in a notebook: rich draws those with ipywidgets, and warns where it is missing; and a
-    notebook's kernel calls itself a terminal, and keeps every frame that is drawn there.
+    In a notebook this is plain text: the kernel calls itself a terminal, and keeps every frame drawn there.
     """
-    in_notebook = Console().is_jupyter
-    return Console(stderr=True, force_jupyter=False, force_terminal=False if in_notebook else None)
+    return Console(stderr=True, force_jupyter=False, force_terminal=False if _in_notebook() else None)
 
 
-def make_progress() -> Progress:
-    """A progress bar on standard error, where that is a terminal."""
+def make_progress(*columns: ProgressColumn) -> Progress:
+    """A progress bar that goes away at its end; nothing where there is neither a terminal nor a notebook.
+
+    `columns` of rich; without any: description, bar, share, count and time left.
+    """
     console = make_console()
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+    kind = NotebookProgress if _in_notebook() else Progress
+    return kind(
+        *(columns or _COUNTED),
         console=console,
         transient=True,
-        disable=not console.is_interactive,  # rich would leave an empty line for every bar
+        auto_refresh=kind is Progress,  # by a thread, which draws on terminals only
+        disable=not (console.is_interactive or kind is NotebookProgress),  # rich would leave empty lines
     )
 
 
@@ -53,5 +66,44 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 @contextmanager
 def spinner(description: str) -> Iterator[None]:
     """Something is going on whose length is not known."""
-    with make_console().status(description):
+    with make_progress(SpinnerColumn(), TextColumn("{task.description}")) as progress:
+        progress.add_task(description, total=None)
+        progress.refresh()
         yield
+
+
+class NotebookProgress(Progress):
+    """rich's progress as one line of text in a notebook cell, replaced twice a second.
+
+    rich's own way draws with ipywidgets, and warns in every cell where that is not installed.
+    """
+
+    _handle: Any = None
+    _shown = 0.0
+
+    def start(self) -> None:
+        from IPython.display import Pretty, display
+
+        self._handle = display(Pretty(""), display_id=True)  # type: ignore[no-untyped-call]  # IPython is untyped
+
+    def refresh(self) -> None:
+        if self._handle is None or time.monotonic() - self._shown < _NOTEBOOK_SECONDS:
+            return
+        self._shown = time.monotonic()
+        page = io.StringIO()
+        console = Console(file=page, width=_NOTEBOOK_WIDTH, force_jupyter=False, force_terminal=False)
+        console.print(self.get_renderable())
+        self._write(page.getvalue().strip())
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._write("")
+
+    def _write(self, text: str) -> None:
+        from IPython.display import Pretty
+
+        self._handle.update(Pretty(text))  # type: ignore[no-untyped-call]  # IPython is untyped
+
+
+def _in_notebook() -> bool:
+    return Console().is_jupyter

@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 import keras
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from tlkit.plans import Stage
-from tlkit.progress import make_console
+from tlkit.progress import make_console, make_progress
 
 SHOWN = ("loss", "accuracy", "binary_accuracy", "mae")
 
@@ -27,14 +27,11 @@ class LiveDisplay(keras.callbacks.Callback):
         self.epoch = 0
         self.epoch_started = 0.0
         self.train_seconds = 0.0
-        self.progress = Progress(
+        self.progress = make_progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_interactive,
         )
         self.task = self.progress.add_task(
             self.title, total=stage.epochs * steps_per_epoch, status="starting"
@@ -55,6 +52,7 @@ class LiveDisplay(keras.callbacks.Callback):
             completed=self.epoch * self.steps_per_epoch + batch + 1,
             description=f"{self.title} · epoch {self.epoch + 1}/{self.stage.epochs}",
             status=f"{_values(logs)} · {done / self.train_seconds:.0f} images/s",
+            refresh=True,
         )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

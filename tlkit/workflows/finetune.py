@@ -44,7 +44,8 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
         outputs = _evaluate(prepared)
         save_outputs(outputs, config.task, prepared.dataset.manifest.classes, folder)
         if config.export:
-            export_run(load_run(folder.path), folder.export, pictures=example_pictures(outputs))
+            run = load_run(folder.path).holding(prepared.trainable.model)
+            export_run(run, folder.export, pictures=example_pictures(outputs))
     except KeyboardInterrupt:
         save_model(prepared.trainable.model, folder)
         folder.write_state("interrupted")
@@ -58,7 +59,7 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
         raise
     metrics = {name: output.metrics for name, output in outputs.items()}
     folder.complete(Result(metrics, tuple(records), time.perf_counter() - started, environment()))
-    return load_run(folder.path)
+    return load_run(folder.path).holding(prepared.trainable.model)
 
 
 def finetune(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -89,6 +89,12 @@ class Run:
                 f"tlkit.load(…, custom_objects={{…}}). {reason}"
             ) from error
         return model
+
+    def holding(self, model: keras.Model) -> Run:
+        """The same run with its model at hand, so that it is not read from the folder."""
+        run = replace(self)
+        run.__dict__["model"] = model  # where `cached_property` would put it
+        return run
 
     @property
     def backbone_model(self) -> keras.Model:
