@@ -249,7 +249,8 @@ accuracies = {{"cpu": [], "mirrored": []}}
 for seed in (0, 1, 2):
     for name in accuracies:
         run = make_run(
-            n=90, batch_size=10, strategy=make_strategy(name), batch_norm="train", augment="default", dropout=0.2, seed=seed
+            n=90, batch_size=10, strategy=make_strategy(name), seed=seed,
+            batch_norm="train", augment="default", dropout=0.2,
         )
         _, history = train_stages(run, [Stage("all", "all", 8, 0.01)], Path({folder!r}) / f"{{name}}{{seed}}")
         accuracies[name].append(float(history["val_accuracy"].iloc[-1]))

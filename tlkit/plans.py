@@ -7,10 +7,8 @@ from typing import Literal
 
 from tlkit.config import PlanSpec, StageSpec, TrainingConfig
 from tlkit.config.plan import FullPlan, GradualPlan, HeadPlan, HeadThenAllPlan, TopPlan
+from tlkit.config.training import BACKBONE_LEARNING_RATE, HEAD_LEARNING_RATE
 from tlkit.errors import ConfigError
-
-HEAD_LEARNING_RATE = 1e-3
-BACKBONE_LEARNING_RATE = 3e-4
 
 Train = Literal["head", "all"] | int
 

@@ -9,6 +9,9 @@ import pydantic
 from tlkit.config.base import Options
 from tlkit.config.plan import Epochs, Rate
 
+HEAD_LEARNING_RATE = 1e-3
+BACKBONE_LEARNING_RATE = 3e-4
+
 
 class TrainingConfig(Options):
     epochs: Epochs | None = None
