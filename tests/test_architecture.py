@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -55,6 +56,13 @@ def test_the_project_file_is_the_one_that_is_tested() -> None:
     except metadata.PackageNotFoundError:
         pytest.skip("tlkit is not installed: pip install '.[test]'")
     assert installed == tlkit.__version__
+
+
+@pytest.mark.parametrize("package", ["tensorboard", "pyarrow"])
+def test_packages_that_are_imported_only_by_others_are_asked_for(package: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = [re.split(r"[<>=~!\[; ]", requirement)[0] for requirement in project["dependencies"]]
+    assert package in names, f"Keras or pandas imports {package} when a run needs it"
 
 
 def test_the_changelog_names_the_version() -> None:
