@@ -64,7 +64,7 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
 
 def finetune(
     data: Any = None,
-    backbone: str | None = None,
+    backbone: str | Path | Run | None = None,
     *,
     config: str | Path | Mapping[str, Any] | RunConfig | None = None,
     task: str | None = None,
@@ -87,7 +87,7 @@ def finetune(
     Args:
         data: A folder of class folders, a folder of split folders, a CSV or Parquet table, a sample's name,
             a DataFrame, `(inputs, labels)` arrays, or a `tf.data.Dataset`.
-        backbone: A zoo entry's name, or an earlier run's folder.
+        backbone: A zoo entry's name, or an earlier run or its folder.
         config: A YAML file, a mapping, or a RunConfig to start from; every other argument wins over it.
         plan: A plan's name, its options, or a list of stages.
         epochs: Epochs of every stage.
@@ -121,7 +121,7 @@ def finetune(
     )
     given = {
         "data.source": str(data) if isinstance(data, str | Path) else None,
-        "backbone": backbone,
+        "backbone": str(backbone.path if isinstance(backbone, Run) else backbone) if backbone else None,
         "task": task,
         "plan": plan,
         "training.epochs": epochs,
