@@ -80,6 +80,7 @@ def test_a_finished_run_answers_in_a_notebook(run):
     assert run.confusion_matrix().axes
     assert "<table>" in run._repr_html_()
     assert "accuracy" in run._repr_html_()
+    assert repr(run) == f"Run(path={run.path!r})"
 
 
 def test_the_saved_outputs_are_those_of_the_saved_model(run):
@@ -132,6 +133,25 @@ def test_a_path_bytes_and_an_array_of_one_picture_get_the_same_answer(run, photo
     assert by_path["scores"] == by_bytes["scores"] == by_array["scores"]
 
 
+def test_a_folder_an_array_of_pictures_and_an_iterator_get_an_answer_each(run, photos):
+    paths = sorted(photos.rglob("*.png"))[:3]
+    folder = paths[0].parent
+    names = [answer["input"] for answer in run.predict(str(folder))]
+    assert names == [str(path) for path in sorted(folder.iterdir())]
+    pictures = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    wanted = [answer["scores"] for answer in run.predict(paths)]
+    assert [answer["scores"] for answer in run.predict(pictures)] == wanted
+    assert [answer["scores"] for answer in run.predict(tf.constant(pictures))] == wanted
+    assert [answer["scores"] for answer in run.predict(path for path in paths)] == wanted
+    assert [answer["scores"] for answer in tlkit.predict(run, paths[0])] == wanted[:1]
+
+
+@pytest.mark.parametrize("wrong", [None, Image.new("RGB", (8, 8)), 3.5, [None]])
+def test_what_is_no_picture_is_an_error_that_says_what_is_one(run, wrong):
+    with pytest.raises(DataError, match="expected a path, encoded bytes, or an array"):
+        run.predict(wrong)
+
+
 def test_an_exported_model_takes_raw_bytes(run, photos):
     path = next(photos.rglob("*.png"))
     served = tf.saved_model.load(str(run.path / "export")).signatures["serving_default"]
@@ -146,9 +166,8 @@ def test_plain_keras_opens_the_model(run):
 
 
 def test_a_run_can_start_from_an_earlier_runs_backbone(run, photos, tmp_path):
-    second = tlkit.finetune(
-        photos, **{**SETTINGS, "backbone": str(run.path)}, out=tmp_path / "second", export=False
-    )
+    second = tlkit.finetune(photos, **{**SETTINGS, "backbone": run}, out=tmp_path / "second", export=False)
+    assert second.config.backbone == str(run.path)
     for old, new in zip(run.backbone_model.weights, second.backbone_model.weights, strict=True):
         np.testing.assert_array_equal(old.numpy(), new.numpy())
 

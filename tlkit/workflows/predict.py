@@ -28,12 +28,13 @@ class Input:
     error: str | None = None
 
 
-def predict_run(run: Run | str | Path, inputs: Iterable[Any], top: int = 5) -> list[dict[str, Any]]:
+def predict_run(run: Run | str | Path, inputs: Any, top: int = 5) -> list[dict[str, Any]]:
     """Predict pictures.
 
     Args:
         run: A run, or its folder.
-        inputs: Paths of files or folders (taken with all files below), encoded bytes, or decoded arrays.
+        inputs: One or several of: a file or folder (taken with all files below), encoded bytes, a decoded
+            array (H, W, 3). An array (n, H, W, 3) is n pictures.
         top: How many labels `top_k` lists.
 
     Returns:
@@ -41,11 +42,12 @@ def predict_run(run: Run | str | Path, inputs: Iterable[Any], top: int = 5) -> l
         regressors `value`. A picture that cannot be read has `input` and `error` instead.
 
     Raises:
-        DataError: A path does not exist, or a folder holds no file.
+        DataError: A path does not exist, a folder holds no file, or an input is no picture at all.
     """
     run = run if isinstance(run, Run) else load_run(run)
     answers: list[dict[str, Any]] = []
-    sources = [source for item in inputs for source in _expand(item)]
+    items = [inputs] if is_one(inputs) or isinstance(inputs, str | Path) else inputs
+    sources = [source for item in items for source in _expand(item)]
     batches = [sources[start : start + BATCH] for start in range(0, len(sources), BATCH)]
     for batch in track(batches, "Predicting"):
         pictures = [_read(source, run) for source in batch]
@@ -53,7 +55,23 @@ def predict_run(run: Run | str | Path, inputs: Iterable[Any], top: int = 5) -> l
     return answers
 
 
+def is_one(inputs: Any) -> bool:
+    """Whether this is one picture, not several: no folder, no list, no array with an axis of examples."""
+    if isinstance(inputs, str | Path):
+        return not Path(inputs).is_dir()
+    if isinstance(inputs, np.ndarray) or tf.is_tensor(inputs):
+        return len(inputs.shape) < 4
+    return isinstance(inputs, bytes) or not isinstance(inputs, Iterable)
+
+
 def _expand(item: Any) -> Sequence[Any]:
+    if tf.is_tensor(item):
+        item = item.numpy()
+    if not isinstance(item, str | Path | bytes | np.ndarray):
+        raise DataError(
+            f"Cannot predict from {type(item).__name__}: expected a path, encoded bytes, or an array. "
+            "Of a PIL picture: numpy.asarray(picture.convert('RGB'))."
+        )
     if not isinstance(item, str | Path):
         return [item]
     path = Path(item)
@@ -73,7 +91,7 @@ def _read(source: Any, run: Run) -> Input:
         return Input("array", np.asarray(sample))
     name = str(source) if isinstance(source, Path) else "bytes"
     try:
-        raw = source.read_bytes() if isinstance(source, Path) else bytes(source)
+        raw = source.read_bytes() if isinstance(source, Path) else source
     except OSError as error:
         return Input(name, None, f"cannot be read: {error.strerror}")
     try:

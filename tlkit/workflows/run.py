@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -36,10 +36,10 @@ class Run:
     """
 
     path: Path
-    config: RunConfig
-    entry: ZooEntry
-    classes: tuple[str, ...] | None
-    custom_objects: Mapping[str, Any] = field(default_factory=dict)
+    config: RunConfig = field(repr=False)
+    entry: ZooEntry = field(repr=False)
+    classes: tuple[str, ...] | None = field(repr=False)
+    custom_objects: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> RunFolder:
@@ -106,12 +106,12 @@ class Run:
         return make_preprocessing(self.entry.input, self.config.preprocessing)
 
     def predict(self, inputs: Any, top: int = 5) -> Any:
-        """Predict pictures: a path, bytes or array gives one answer (a dict), a list of them a list."""
-        from tlkit.workflows.predict import predict_run
+        """Predict pictures: a file, bytes or array (H, W, 3) gives one answer (a dict); a folder, an array
+        (n, H, W, 3) or a list of all these gives a list."""
+        from tlkit.workflows.predict import is_one, predict_run
 
-        many = isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes)
-        answers = predict_run(self, inputs if many else [inputs], top=top)
-        return answers if many else answers[0]
+        answers = predict_run(self, inputs, top=top)
+        return answers[0] if is_one(inputs) else answers
 
     def evaluate(self, data: Any = None) -> dict[str, Any]:
         """Metrics on the run's own test split, or on other labelled data."""
