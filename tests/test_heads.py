@@ -86,7 +86,8 @@ def test_scores_are_probabilities():
 def test_a_head_of_ones_own_replaces_the_layers():
     layer = keras.Sequential([keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(3)])
     model = build_model(small_backbone(), make_head(n_outputs=3, layer=layer))
-    assert layer in model.layers
+    assert model.layers[-1].name == layer.name
+    assert [type(part) for part in model.layers[-1].layers] == [type(part) for part in layer.layers]
 
 
 def test_a_head_of_ones_own_with_the_wrong_width_is_refused():
@@ -104,3 +105,67 @@ def test_balanced_weights_give_every_class_the_same_total():
 def test_a_table_of_weights_must_name_every_class():
     with pytest.raises(ConfigError, match="a weight for each of a, b"):
         example_weights({"a": 1.0}, "classify", np.array([0, 1]), ("a", "b"))
+
+
+class Own(keras.layers.Layer):
+    """A head as a user writes it."""
+
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.dense = keras.layers.Dense(units)
+        self.units = units
+
+    def build(self, shape):
+        self.dense.build((None, shape[-1]))
+
+    def call(self, features):
+        return self.dense(keras.ops.mean(features, axis=(1, 2)))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def _sequential(*first):
+    return keras.Sequential([*first, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
+
+
+@pytest.mark.parametrize("own", [Own(3), _sequential(), _sequential(keras.Input((2, 2, 8)))])
+def test_a_head_of_ones_own_is_copied_so_that_no_run_touches_it(own):
+    before = [value.copy() for value in own.get_weights()]
+    models = [build_model(small_backbone(), make_head(n_outputs=3, layer=own)) for _ in range(2)]
+    heads = [model.layers[-1] for model in models]
+    assert len({id(layer) for layer in (own, *heads)}) == 3
+    heads[0].set_weights([value + 1 for value in heads[0].get_weights()])
+    assert len(own.get_weights()) == len(before)
+    for value, own_value in zip(before, own.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, own_value)
+    for value, second in zip(before, heads[1].get_weights(), strict=False):
+        np.testing.assert_array_equal(value, second)
+
+
+def test_a_head_or_a_metric_that_cannot_be_made_again_is_refused_at_once():
+    class Silent(keras.layers.Layer):
+        def __init__(self, units):
+            super().__init__()
+
+    class Mean(keras.metrics.Mean):
+        def __init__(self, power, **options):
+            super().__init__(**options)
+
+    with pytest.raises(ConfigError, match="Silent cannot be made again"):
+        build_model(small_backbone(), make_head(n_outputs=3, layer=Silent(3)))
+    with pytest.raises(ConfigError, match="Lambda layer cannot be loaded again"):
+        build_model(
+            small_backbone(), make_head(n_outputs=3, layer=_sequential(keras.layers.Lambda(lambda x: x)))
+        )
+    with pytest.raises(ConfigError, match="Mean cannot be made again"):
+        make_head(n_outputs=3, metrics=[Mean(2)])
+    with pytest.raises(ConfigError, match="received 'mlp'"):
+        make_head(n_outputs=3, layer="mlp")
+
+
+def test_one_metric_needs_no_list():
+    head = make_head(n_outputs=3, metrics=keras.metrics.SparseCategoricalAccuracy(name="share"))
+    first, second = head.metrics(), head.metrics()
+    assert [metric.name for metric in first] == ["share"]
+    assert first[0] is not second[0]

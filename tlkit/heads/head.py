@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from tlkit.config import HeadConfig, Task
 from tlkit.errors import ConfigError
 from tlkit.heads.losses import make_loss
+from tlkit.heads.own import attach_own, copy_metrics
 
 POOLING = {
     "avg": (keras.layers.GlobalAveragePooling2D,),
@@ -50,7 +51,7 @@ def make_head(
     targets: np.ndarray | None = None,
     layer: Any = None,
     loss: Any = None,
-    metrics: Sequence[Any] | None = None,
+    metrics: Any = None,
 ) -> Head:
     """Make a head.
 
@@ -60,26 +61,28 @@ def make_head(
         n_outputs: Classes, labels or target values.
         targets: Training targets (N,) or (N, targets) of a regression; their mean and deviation set
             its scale.
-        layer: A Keras layer or function (feature map → outputs) in place of the layers of `options`.
+        layer: A Keras layer or function (feature map → outputs) in place of the layers of `options`. A layer
+            is copied.
         loss: A Keras loss or function in place of `options.loss`. It sees logits, or values in the
             target's unit.
-        metrics: Keras metrics in place of the task's own; they see logits or values.
+        metrics: One or several Keras metrics in place of the task's own; they see logits or values.
 
     Raises:
-        ConfigError: The loss does not fit the task, or `n_outputs` is too small.
+        ConfigError: The loss does not fit the task, `n_outputs` is too small, or `layer` or a metric
+            cannot be made again from its config.
     """
     options = options or HeadConfig()
+    if metrics is not None:
+        copy_metrics(metrics)  # now, not when training begins
     if task == "classify" and n_outputs < 2:
         raise ConfigError(f"A classifier needs at least 2 classes, received {n_outputs}.")
     mean, deviation = _scale(options, task, targets, n_outputs)
     return Head(
         task=task,
         n_outputs=n_outputs,
-        attach=(lambda features: layer(features["map"]))
-        if layer is not None
-        else _layers(options, n_outputs, mean, deviation),
+        attach=attach_own(layer) if layer is not None else _layers(options, n_outputs, mean, deviation),
         loss=loss if loss is not None else make_loss(options, task, n_outputs, deviation),
-        metrics=(lambda: _copies(metrics)) if metrics is not None else lambda: _metrics(task),
+        metrics=(lambda: copy_metrics(metrics)) if metrics is not None else lambda: _metrics(task),
         # The loss rises on examples that are confidently wrong while accuracy still improves.
         monitor="val_accuracy" if task == "classify" and metrics is None else "val_loss",
         mode="max" if task == "classify" and metrics is None else "min",
@@ -138,11 +141,3 @@ def _metrics(task: Task) -> list[Any]:
         # The models give logits: a probability above 0.5 is a logit above 0.
         return [keras.metrics.BinaryAccuracy(name="binary_accuracy", threshold=0.0)]
     return [keras.metrics.MeanAbsoluteError(name="mae")]
-
-
-def _copies(metrics: Sequence[Any]) -> list[Any]:
-    """A compiled metric belongs to one model, so each compile gets its own."""
-    return [
-        type(metric).from_config(metric.get_config()) if isinstance(metric, keras.metrics.Metric) else metric
-        for metric in metrics
-    ]
