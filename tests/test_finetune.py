@@ -21,6 +21,7 @@ from PIL import Image
 import tlkit
 from tlkit.errors import ConfigError, DataError, StorageError
 from tlkit.results import RunFolder
+from tlkit.workflows.objects import as_augment, as_callbacks
 
 from conftest import make_pictures
 
@@ -207,6 +208,27 @@ def test_python_objects_are_used_and_named_in_the_config(photos, tmp_path):
     assert run.model.output_shape == (None, 3)
 
 
+def test_one_callback_and_functions_are_callbacks_too():
+    seen = []
+    stop = keras.callbacks.TerminateOnNaN()
+    assert as_callbacks(stop) == (stop,)
+    first, second = as_callbacks([stop, lambda epoch, logs: seen.append((epoch, logs))])
+    second.on_epoch_end(3, {"loss": 1.0})
+    assert first is stop
+    assert seen == [(3, {"loss": 1.0})]
+    with pytest.raises(ConfigError, match="received 'early'"):
+        as_callbacks(["early"])
+
+
+def test_a_list_of_layers_and_functions_is_one_augmentation():
+    pictures = np.arange(2 * 4 * 4 * 3, dtype="float32").reshape(2, 4, 4, 3)
+    augment = as_augment([keras.layers.Rescaling(2.0), lambda batch: batch + 1])
+    np.testing.assert_allclose(augment(pictures), pictures * 2 + 1)
+    assert as_augment(["random_flip", {"random_rotation": {"factor": 0.1}}]) is None
+    with pytest.raises(ConfigError, match="not both"):
+        as_augment(["random_flip", keras.layers.RandomFlip()])
+
+
 def test_arrays_and_frames_are_data_too(tmp_path, photos):
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 255, (24, 20, 20, 3), dtype="uint8")
@@ -226,6 +248,8 @@ def test_arrays_and_frames_are_data_too(tmp_path, photos):
 def test_a_config_error_leaves_nothing_behind(photos, tmp_path):
     with pytest.raises(tlkit.TlkitError, match="Did you mean 'mobilenet_v3_small'"):
         tlkit.finetune(photos, **{**SETTINGS, "backbone": "mobilenet_v3_smal"}, out=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"^augment: .* must keep the shape"):
+        tlkit.finetune(photos, **SETTINGS, augment=lambda batch: batch[:, :8], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import keras
 
 from tlkit.config import RunConfig, dump, load_config, read_yaml, to_yaml
 from tlkit.errors import Interrupted, StorageError
@@ -14,7 +16,7 @@ from tlkit.results import Result, RunFolder, environment, write_csv, write_text
 from tlkit.training import train_stages
 from tlkit.workflows.evaluate import Outputs, evaluate_examples, save_model, save_outputs
 from tlkit.workflows.export import example_pictures, export_run
-from tlkit.workflows.objects import PythonObjects
+from tlkit.workflows.objects import PythonObjects, as_augment, as_callbacks
 from tlkit.workflows.prepare import Prepared, prepare
 from tlkit.workflows.run import Run, load_run
 
@@ -76,8 +78,8 @@ def finetune(
     augment: Any = None,
     head: Any = None,
     loss: Any = None,
-    metrics: Sequence[Any] | None = None,
-    callbacks: Sequence[Any] = (),
+    metrics: Any = None,
+    callbacks: Any = (),
     out: str | Path | None = None,
     overwrite: bool = False,
     **settings: Any,
@@ -94,11 +96,12 @@ def finetune(
         batch_size: Examples per step over all replicas.
         learning_rate: Peak rate of every stage.
         image_size: Side of the model input, in pixels.
-        augment: A policy's name, a list of augmentations, or a Keras layer or function.
+        augment: A policy's name, a list of augmentations, or one or several Keras layers or functions.
         head: Options of the head, or a Keras layer or function from feature map to outputs.
         loss: A loss's name, or a Keras loss or function.
-        metrics: Keras metrics to log while training.
-        callbacks: Keras callbacks, run in every stage.
+        metrics: One or several Keras metrics or functions to log while training.
+        callbacks: One or several Keras callbacks, or functions of (epoch, logs) that are called after every
+            epoch; they run in every stage.
         out: The run folder.
         overwrite: Replace an earlier run there.
         settings: Any other key of the config, such as `seed=1` or `training={"patience": 3}`.
@@ -116,8 +119,8 @@ def finetune(
         head=None if head is None or isinstance(head, Mapping) else head,
         loss=None if loss is None or isinstance(loss, str) else loss,
         metrics=metrics,
-        augment=None if augment is None or isinstance(augment, str | list | tuple) else augment,
-        callbacks=tuple(callbacks),
+        augment=as_augment(augment),
+        callbacks=as_callbacks(callbacks),
     )
     given = {
         "data.source": str(data) if isinstance(data, str | Path) else None,
@@ -139,7 +142,9 @@ def finetune(
             else value
         )
     options = {dotted: value for dotted, value in given.items() if value is not None}
-    return run_finetune(load_config(tree, options=options).config, overwrite=overwrite, objects=objects)
+    resolved = load_config(tree, options=options).config
+    with keras.saving.custom_object_scope(backbone.custom_objects if isinstance(backbone, Run) else {}):
+        return run_finetune(resolved, overwrite=overwrite, objects=objects)
 
 
 def _tree(config: str | Path | Mapping[str, Any] | RunConfig | None) -> dict[str, Any]:

@@ -6,6 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import keras
+
+from tlkit.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class PythonObjects:
@@ -15,7 +19,7 @@ class PythonObjects:
         data: A DataFrame, `(inputs, labels)`, or a `tf.data.Dataset`.
         head: A Keras layer or function from the feature map (N, h, w, C) to the outputs (N, n).
         loss: A Keras loss, or a function of targets and outputs.
-        metrics: Keras metrics, shown and logged while training.
+        metrics: One or several Keras metrics, shown and logged while training.
         augment: A Keras layer or function over a batch of uint8 pictures (N, H, W, 3).
         callbacks: Keras callbacks, run in every stage after tlkit's own.
     """
@@ -23,7 +27,7 @@ class PythonObjects:
     data: Any = None
     head: Any = None
     loss: Any = None
-    metrics: Sequence[Any] | None = None
+    metrics: Any = None
     augment: Callable[..., Any] | None = None
     callbacks: Sequence[Any] = ()
 
@@ -34,3 +38,51 @@ class PythonObjects:
         return tuple(
             name for name, value in given if value is not None and not (name == "callbacks" and not value)
         )
+
+
+def as_callbacks(given: Any) -> tuple[keras.callbacks.Callback, ...]:
+    """Keras callbacks from one or several callbacks or functions of (epoch, logs).
+
+    Raises:
+        ConfigError: One is neither.
+    """
+    several = given if isinstance(given, Sequence) else [given]
+    return tuple(_as_callback(callback) for callback in several)
+
+
+def _as_callback(callback: Any) -> keras.callbacks.Callback:
+    if isinstance(callback, keras.callbacks.Callback):
+        return callback
+    if callable(callback) and not isinstance(callback, type):
+        return keras.callbacks.LambdaCallback(on_epoch_end=callback)
+    raise ConfigError(
+        f"callbacks: expected Keras callbacks, or functions of (epoch, logs), received {callback!r}."
+    )
+
+
+def as_augment(given: Any) -> Callable[..., Any] | None:
+    """One function over pictures from Keras layers or functions; None for what the config can hold.
+
+    Raises:
+        ConfigError: A list has both objects and what the config holds.
+    """
+    if given is None or isinstance(given, str):
+        return None
+    if not isinstance(given, list | tuple):
+        return given  # type: ignore[no-any-return]
+    objects = [step for step in given if callable(step)]
+    if not objects:
+        return None
+    if len(objects) < len(given):
+        raise ConfigError(
+            "augment: a list holds either names of augmentations, or Keras layers and functions, not both."
+        )
+
+    def augment(pictures: Any) -> Any:
+        for step in objects:
+            pictures = (
+                step(pictures, training=True) if isinstance(step, keras.layers.Layer) else step(pictures)
+            )
+        return pictures
+
+    return augment

@@ -55,6 +55,9 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     preprocessing = make_preprocessing(entry.input, _with_image_size(config, entry, objects))
     if objects.augment is not None:
         preprocessing = replace(preprocessing, augmentation=from_callable(objects.augment))
+        size = preprocessing.image_size
+        # Tried once, so that a mistake in it is found before anything is written.
+        preprocessing.augment(tf.zeros((2, size, size, 3), tf.uint8), tf.zeros((2, 2), tf.int64))
     dataset = load_data(
         config.data, config.task, seed=config.seed, preprocessing=preprocessing, source=objects.data
     )
