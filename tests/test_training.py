@@ -41,7 +41,15 @@ def make_examples(n, seed=0):
 
 
 def make_run(
-    n=40, batch_size=8, strategy=None, batch_norm="frozen", augment="none", dropout=0.0, seed=0, **training
+    n=40,
+    batch_size=8,
+    strategy=None,
+    batch_norm="frozen",
+    augment="none",
+    dropout=0.0,
+    seed=0,
+    n_validation=12,
+    **training,
 ):
     keras.utils.set_random_seed(seed)
     strategy = strategy or make_strategy("cpu")
@@ -54,7 +62,7 @@ def make_run(
         model = build_model(backbone, head)
     dataset = Dataset(
         manifest=Manifest(pd.DataFrame(), ("a", "b", "c")),
-        splits={"train": make_examples(n), "validation": make_examples(12, seed=1)},
+        splits={"train": make_examples(n), "validation": make_examples(n_validation, seed=1)},
         report=pd.DataFrame(),
         name="colours",
     )
@@ -151,6 +159,9 @@ def test_patience_ends_a_stage_early(tmp_path):
     run = make_run(schedule="constant", warmup=0.0)
     records, history = train_stages(run, [Stage("head", "head", 10, 1e-12, patience=2)], tmp_path)
     assert records[0].epochs_run == len(history) < 10
+    assert records[0].monitor == "val_accuracy"
+    assert records[0].best_value == history["val_accuracy"].max()
+    assert history["val_accuracy"][records[0].best_epoch - 1] == records[0].best_value
 
 
 def test_checkpoints_and_logs_are_left_for_every_stage(tmp_path):
@@ -194,6 +205,8 @@ def test_running_out_of_memory_names_the_size_that_fits(tmp_path):
 
     assert find_fitting(32, step) == 4
     assert find_fitting(5, lambda size: step(9)) is None
+    assert find_fitting(6, step, n_replicas=2) == 2
+    assert find_fitting(12, lambda size: step(9), n_replicas=3) is None
 
 
 def test_automatic_batch_size_is_never_larger_than_the_data():
@@ -228,12 +241,14 @@ class Losses(keras.callbacks.Callback):
         self.seen = []
     def on_train_batch_end(self, batch, logs=None):
         self.seen.append(float(logs["loss"]))
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(float(logs["val_loss"]))
 
 # A rate of 1e-3: Adam divides small gradients by their size, which at high rates makes rounding visible.
 stages = [Stage("head", "head", 2, 1e-3), Stage("top", 1, 2, 1e-3), Stage("all", "all", 2, 1e-3)]
 losses = {{}}
 for name in ("cpu", "mirrored"):
-    run = make_run(n=37, batch_size=8, strategy=make_strategy(name))
+    run = make_run(n=37, n_validation=5, batch_size=8, strategy=make_strategy(name))
     watch = Losses()
     before = values(run.model)
     train_stages(run, stages[:1], Path({folder!r}) / name, [watch])
@@ -275,12 +290,12 @@ def test_two_replicas_are_as_accurate_with_dropout_and_augmentation(tmp_path):
 
 
 def test_two_replicas_train_like_one_device_step_by_step(tmp_path):
-    """37 examples in batches of 8: the last batch of 5 splits into 3 and 2."""
+    """37 examples in batches of 8: the last 5 split into 3 and 2, and so does the validation."""
     script = MIRRORED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     one, two = (np.array(report["losses"][name]) for name in ("cpu", "mirrored"))
-    assert len(one) == 6 * 5
+    assert len(one) == 6 * (5 + 1)
     np.testing.assert_allclose(two, one, rtol=1e-4)
     assert all(path.startswith("head_output") for path in report["moved_by_head"])

@@ -51,15 +51,16 @@ def choose_batch_size(spec: Literal["auto"] | int, model: keras.Model, n_train: 
     return size - size % n_replicas
 
 
-def find_fitting(size: int, step: Callable[[int], object]) -> int | None:
+def find_fitting(size: int, step: Callable[[int], object], n_replicas: int = 1) -> int | None:
     """The largest halving of `size` for which `step` does not run out of memory, or None.
 
     Args:
         size: The global batch size that did not fit.
         step: Runs one training step on a batch of the given size.
+        n_replicas: Only its multiples are tried.
     """
-    while size > 1:
-        size //= 2
+    while size > n_replicas:
+        size = max(n_replicas, size // 2 - size // 2 % n_replicas)
         try:
             step(size)
         except tf.errors.ResourceExhaustedError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -114,7 +115,7 @@ def train_stages(
         check_unchanged(before, frozen, stage.name)
         first_epoch += stage.epochs
         histories.append(history)
-        records.append(_record(run, stage, len(history), time.perf_counter() - started))
+        records.append(_record(run, stage, history, time.perf_counter() - started))
     return records, pd.concat(histories, ignore_index=True)
 
 
@@ -205,29 +206,36 @@ def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
             global_batch_size=size,
             training=True,
             seed=run.seed,
+            replicas=run.n_replicas,
         )
         compile_stage(run, stage).fit(smaller.take(1), shuffle=False, verbose=0)
 
-    fitting = find_fitting(run.global_batch_size, step)
+    fitting = find_fitting(run.global_batch_size, step, run.n_replicas)
     advice = (
         f"{fitting} fits: --batch-size {fitting}"
         if fitting
-        else "Not even 1 fits: use a smaller --image-size."
+        else f"Not even {run.n_replicas} fits: use a smaller --image-size."
     )
     return TrainingError(
         f"Out of memory in stage {stage.name!r} with a global batch size of {run.global_batch_size}. {advice}"
     )
 
 
-def _record(run: Trainable, stage: Stage, epochs_run: int, seconds: float) -> StageRecord:
+def _record(run: Trainable, stage: Stage, history: pd.DataFrame, seconds: float) -> StageRecord:
     n_trained = stage.n_trained(len(run.groups))
+    values = history[run.monitor].to_numpy("float64")
+    find_best = np.nanargmax if run.head.mode == "max" else np.nanargmin
+    best = None if np.isnan(values).all() else int(find_best(values))
     return StageRecord(
         name=stage.name,
         trained_groups=[group.name for group in run.groups[len(run.groups) - n_trained :]] + ["head"],
         trainable_params=int(sum(weight.numpy().size for weight in run.model.trainable_weights)),
-        epochs_run=epochs_run,
+        epochs_run=len(history),
         seconds=seconds,
         frozen_unchanged=True,
         batch_norm=run.batch_norm,
         learning_rate=stage.learning_rate,
+        monitor=run.monitor,
+        best_value=None if best is None else float(values[best]),
+        best_epoch=None if best is None else best + 1,
     )

@@ -1,6 +1,7 @@
-"""The model that `fit` runs: plain Keras, but for two things that it gets wrong or leaves open.
+"""The model that `fit` runs: plain Keras, but for a few things that it gets wrong or leaves open.
 
-Private Keras API (`_compute_loss`, `_loss_tracker`, tried on Keras 3.15.1) is used here alone.
+Private Keras API (`_compute_loss`, `_loss_tracker`, `_maybe_symbolic_build`, tried on Keras 3.15.1) is used
+here alone.
 """
 
 from __future__ import annotations
@@ -43,6 +44,15 @@ class TrainingModel(keras.Model):
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
         return self.compute_metrics(x, y, outputs, sample_weight=sample_weight)  # type: ignore[no-any-return]
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Build what `compile` left open, once.
+
+        Keras does it again before every validation, from the mean of the first batch over the replicas: that
+        fails where the batch splits unevenly, as that of a small validation split does.
+        """
+        if not self._compile_loss.built:
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def save_weights(self, filepath: str | Path, overwrite: bool = True, **kwargs: Any) -> None:
         """Save whole or not at all, for checkpoint callbacks."""
