@@ -13,6 +13,7 @@ import tlkit
 from tlkit import zoo
 from tlkit.cli import main
 from tlkit.cli.app import COMMANDS
+from tlkit.cli.quiet import _stderr_on_failure_only
 from tlkit.errors import DataCheckError, InternalError
 
 
@@ -55,6 +56,23 @@ def test_tensorflow_is_loaded_without_noise() -> None:
     done = run_python(code, env=environment)
     assert done.returncode == 0
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_noise_is_not_shown_on_ctrl_c(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), _stderr_on_failure_only():
+        os.write(2, b"noise")
+        raise KeyboardInterrupt
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["zoo"], ["data"]])
+def test_without_a_command_the_help_is_shown(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    help_lines = capsys.readouterr().err.splitlines()
+    assert help_lines[0].startswith("Usage: tlkit")
+    assert "Commands:" in help_lines
 
 
 def test_noise_is_shown_when_tensorflow_does_not_load() -> None:
