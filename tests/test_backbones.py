@@ -108,7 +108,7 @@ def test_offline_keras_weights_that_are_not_cached_are_one_line(monkeypatch, tmp
     assert file_utils.urlretrieve is download
 
 
-def test_a_failing_keras_download_is_one_line(monkeypatch, tmp_path):
+def test_a_failing_keras_download_is_one_line(monkeypatch, tmp_path, capsys):
     from urllib.error import URLError
 
     def fail(*_, **__):
@@ -122,6 +122,9 @@ def test_a_failing_keras_download_is_one_line(monkeypatch, tmp_path):
     ) as caught:
         load("vgg16", image_size=SIZE)
     assert "\n" not in str(caught.value)
+    printed = capsys.readouterr()
+    assert "Downloading" not in printed.out, "standard output is for results"
+    assert "Downloading" in printed.err
 
 
 def test_a_saved_model_becomes_a_backbone_without_its_head(tmp_path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import keras
@@ -29,7 +30,8 @@ def build_keras_application(
     if build is None:
         raise ConfigError(f"keras.applications has no {application!r} (Keras {keras.__version__})")
     arguments: dict[str, Any] = {"classifier_activation": None} if top else {}
-    with _one_line_download_errors(application), warnings.catch_warnings():
+    # Keras reports its downloads on standard output, which is for results.
+    with _one_line_download_errors(application), redirect_stdout(sys.stderr), warnings.catch_warnings():
         # Sizes that MobileNets have no weights of their own for get those for 224: that is what is wanted.
         warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
         return build(
