@@ -205,6 +205,17 @@ def test_data_check_counts_and_names_what_cannot_be_used(tmp_path: Path, capfd: 
     assert "Error: " in capfd.readouterr().err
 
 
+def test_data_check_names_pictures_that_are_there_twice(tmp_path: Path, capfd: Capture) -> None:
+    folder = make_pictures(tmp_path / "photos")
+    picture = sorted((folder / "red").iterdir())[0]
+    (folder / "red" / "copy.png").write_bytes(picture.read_bytes())
+    (folder / "blue" / "wrong.png").write_bytes(picture.read_bytes())
+    assert main(["data", "check", str(folder)]) == 0
+    [line] = [line for line in capfd.readouterr().out.splitlines() if "copy.png" in line]
+    assert "wrong.png" in line
+    assert line.endswith("differ")
+
+
 def test_data_check_takes_label_columns(photos: Path, tmp_path: Path, capfd: Capture) -> None:
     table = tmp_path / "table.csv"
     pictures = sorted(photos.rglob("*.png"))

@@ -79,8 +79,14 @@ def _print_report(report: CheckReport) -> None:
     )
     findings = [*report.unreadable, *report.notes]
     _print_part(["path", "problem", "action"], [list(finding.values()) for finding in findings[:SHOWN]])
-    if len(findings) > SHOWN:
-        click.echo(f"… and {len(findings) - SHOWN:,} more: tlkit data check {report.source} --json")
+    same = [*report.conflicts, *(group for group in report.duplicates if group not in report.conflicts)]
+    _print_part(
+        ["same content", "labels"],
+        [[list(group), "differ" if group in report.conflicts else "agree"] for group in same[:SHOWN]],
+    )
+    if max(len(findings), len(same)) > SHOWN:
+        more = sum(max(len(found) - SHOWN, 0) for found in (findings, same))
+        click.echo(f"… and {more:,} more: tlkit data check {report.source} --json")
 
 
 def _print_part(columns: list[str], rows: list[list[Any]]) -> None:
