@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import tensorflow as tf
 from tlkit.config import PLANS, HeadConfig, PreprocessingConfig, TrainingConfig, validate
 from tlkit.data import Dataset, Examples, Manifest
 from tlkit.devices import make_strategy
-from tlkit.errors import ConfigError, FrozenWeightsMoved, TrainingError
+from tlkit.errors import ConfigError, FrozenWeightsMoved, StorageError, TrainingError
 from tlkit.freezing import group_layers
 from tlkit.heads import make_head
 from tlkit.model import build_model
@@ -171,6 +172,14 @@ def test_checkpoints_and_logs_are_left_for_every_stage(tmp_path):
         assert (tmp_path / "logs" / f"{name}.csv").exists()
         assert list((tmp_path / "logs" / "tensorboard" / name).rglob("events*"))
     assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_one_line(tmp_path, monkeypatch):
+    room = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
+    with pytest.raises(StorageError, match=r"Cannot write .*head.weights.h5: No space left on device"):
+        train_stages(make_run(), [Stage("head", "head", 1, 0.01)], tmp_path)
+    assert not list(tmp_path.rglob("*.h5"))
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(tmp_path):

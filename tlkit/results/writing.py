@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
+def writing(path: str | Path, size: int = 0) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, what was written there becomes `path`.
 
     The temporary name keeps the suffixes, because some writers choose their format by them. Missing parent
-    folders are made.
+    folders are made. `size` is how many bytes there must be room for before the block begins: HDF5 takes the
+    process down when the disk is full.
 
     Raises:
         StorageError: It cannot be written (disk full, no permission …). What was at `path` is untouched.
@@ -33,6 +35,8 @@ def writing(path: str | Path) -> Iterator[Path]:
     temporary = _beside(path, "partial", "".join(path.suffixes[-2:]))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if size and shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield temporary
         _flush(temporary)
         temporary.replace(path)
@@ -116,7 +120,8 @@ def check_free(path: Path, overwrite: bool, replaceable: Callable[[Path], bool] 
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"Cannot write {path}: {error.strerror or error}.")
+    reason = error.strerror or " ".join(str(error).split())
+    return StorageError(f"Cannot write {path}: {reason}.")
 
 
 def _swap_in(new: Path, path: Path) -> None:

@@ -6,6 +6,7 @@ here alone.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import keras
 import tensorflow as tf
 
 from tlkit.results import writing
+
+HDF5_BYTES = 4096  # what the format adds to every variable, rounded up
 
 
 class TrainingModel(keras.Model):
@@ -56,5 +59,7 @@ class TrainingModel(keras.Model):
 
     def save_weights(self, filepath: str | Path, overwrite: bool = True, **kwargs: Any) -> None:
         """Save whole or not at all, for checkpoint callbacks."""
-        with writing(Path(filepath)) as temporary:
+        variables = [*self.variables, *(self.optimizer.variables if self.optimizer else ())]
+        size = sum(math.prod(each.shape) * tf.as_dtype(each.dtype).size for each in variables)
+        with writing(Path(filepath), size + HDF5_BYTES * len(variables)) as temporary:
             super().save_weights(temporary, overwrite=True, **kwargs)
