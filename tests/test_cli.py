@@ -59,9 +59,13 @@ def test_tensorflow_is_loaded_without_noise() -> None:
 
 
 def test_noise_is_not_shown_on_ctrl_c(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), _stderr_on_failure_only():
-        os.write(2, b"noise")
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with _stderr_on_failure_only():
+            os.write(2, b"noise")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert capfd.readouterr().err == ""
 
 
