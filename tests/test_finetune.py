@@ -253,6 +253,33 @@ def test_a_config_error_leaves_nothing_behind(photos, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+MIRRORED = """
+import sys
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import tlkit
+pictures = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), dtype="uint8")
+run = tlkit.finetune(
+    (pictures, np.arange(24) % 3), sys.argv[1], strategy="mirrored", image_size=32, batch_size=8, epochs=1,
+    plan="head", weights="none", out=sys.argv[2],
+)
+held = run.predict(pictures[:3])
+read = tlkit.load(run.path).predict(pictures[:3])
+assert len(held) == len(read) == 3
+for one, other in zip(held, read):
+    assert all(abs(one["scores"][name] - other["scores"][name]) < 1e-5 for name in run.classes)
+assert (run.path / "export" / "saved_model.pb").exists()
+"""
+
+
+def test_a_run_on_two_replicas_is_evaluated_exported_and_predicts_like_any_other(tmp_path):
+    command = [sys.executable, "-c", MIRRORED, SETTINGS["backbone"], str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_two_deterministic_runs_are_bit_identical(photos, tmp_path):
     for name in ("a", "b"):
         command(

@@ -36,9 +36,7 @@ def export_run(
     """
     run = run if isinstance(run, Run) else load_run(run)
     raw = list(pictures) or _pictures_of(run)
-    scores = to_scores(
-        run.config.task, run.model.predict_on_batch(run.preprocessing.from_raw(tf.constant(raw)))
-    )
+    scores = to_scores(run.config.task, run.outputs(run.preprocessing.from_raw(tf.constant(raw))))
     export_saved_model(
         run.model,
         run.preprocessing,

@@ -107,7 +107,7 @@ def _decode(run: Run, raw: bytes) -> tf.Tensor:
 def _answer(run: Run, pictures: Sequence[Input], top: int) -> list[dict[str, Any]]:
     samples = [picture.sample for picture in pictures if picture.sample is not None]
     if samples:
-        outputs = run.model.predict_on_batch(run.preprocessing.encode(tf.constant(np.stack(samples))))
+        outputs = run.outputs(run.preprocessing.encode(tf.constant(np.stack(samples))))
         scores = iter(np.asarray(to_scores(run.config.task, outputs), "float32"))
     return [
         {"input": picture.name, "error": picture.error}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import pandas as pd
+import tensorflow as tf
 import yaml
 
 from tlkit.config import RunConfig, read_yaml, validate
@@ -95,6 +96,18 @@ class Run:
         run = replace(self)
         run.__dict__["model"] = model  # where `cached_property` would put it
         return run
+
+    @cached_property
+    def outputs(self) -> Callable[[Any], Any]:
+        """A function from model inputs to logits or values.
+
+        Not Keras's `predict_on_batch`: a model that several replicas hold answers once for each of them.
+        """
+        model = self.model  # read here: inside the function it would be read while tracing
+        function: Callable[[Any], Any] = tf.function(
+            lambda inputs: model(inputs, training=False), reduce_retracing=True
+        )
+        return function
 
     @property
     def backbone_model(self) -> keras.Model:
