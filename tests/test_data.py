@@ -151,6 +151,21 @@ def test_split_folders_are_kept_and_validation_comes_out_of_train(tmp_path, prep
     )
 
 
+def test_a_table_for_each_split_is_a_source(tmp_path, preprocessing):
+    for number, split in enumerate(("train", "val", "test")):
+        paths = [write_picture(tmp_path / "p" / f"{split}{k}.png", 100 * number + k) for k in range(6)]
+        rows = pd.DataFrame({"path": [f"p/{path.name}" for path in paths], "label": list("ababab")})
+        rows.to_csv(tmp_path / f"{split}.csv", index=False)
+    dataset = load(DataConfig(source=str(tmp_path)), "classify", seed=0, preprocessing=preprocessing)
+    assert {name: len(examples) for name, examples in dataset.splits.items()} == {
+        "train": 6,
+        "validation": 6,
+        "test": 6,
+    }
+    table = dataset.manifest.table
+    assert all(Path(p).name.startswith(s[:3]) for p, s in zip(table["path"], table["split"], strict=True))
+
+
 def test_a_class_may_be_called_test(tmp_path, preprocessing):
     write_classes(tmp_path, {"exam": 9, "test": 9})
     dataset = load(DataConfig(source=str(tmp_path)), "classify", seed=0, preprocessing=preprocessing)

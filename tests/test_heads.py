@@ -76,6 +76,11 @@ def test_a_loss_that_does_not_fit_the_task_is_refused(task, loss):
         build(task, loss=loss)
 
 
+def test_label_smoothing_is_refused_where_there_are_no_labels():
+    with pytest.raises(ConfigError, match="a regression has none"):
+        build("regress", 1, label_smoothing=0.1)
+
+
 def test_scores_are_probabilities():
     logits = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
     np.testing.assert_allclose(np.sum(to_scores("classify", logits), axis=1), 1.0, rtol=1e-6)

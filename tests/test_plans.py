@@ -58,6 +58,14 @@ def test_a_stage_that_is_written_out_keeps_its_own_rate():
     assert (first.name, second.name) == ("stage1", "stage2")
 
 
+def test_a_plan_can_be_named_or_written_as_plain_values():
+    assert make_plan("gradual", 4) == stages("gradual", 4)
+    assert [stage.epochs for stage in make_plan({"name": "full", "epochs": 2}, 4)] == [2]
+    assert [stage.train for stage in make_plan([{"train": 2, "epochs": 1}], 4)] == [2]
+    with pytest.raises(ConfigError, match="Did you mean 'gradual'"):
+        make_plan("graduall", 4)
+
+
 def test_too_many_groups_are_an_error_that_says_how_many_there_are():
     with pytest.raises(ConfigError, match="trains 10 layer groups; the backbone has 9"):
         make_plan((StageSpec(train=10, epochs=1),), 9)

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -163,6 +164,23 @@ def test_patience_ends_a_stage_early(tmp_path):
     assert records[0].monitor == "val_accuracy"
     assert records[0].best_value == history["val_accuracy"].max()
     assert history["val_accuracy"][records[0].best_epoch - 1] == records[0].best_value
+
+
+def test_an_interrupt_puts_back_the_best_weights_of_all_stages(tmp_path):
+    run = make_run(n=120, batch_norm="train")
+    train_stages(run, [Stage("good", "all", 10, 0.02)], tmp_path)
+    best = values(run.model)
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    spoilt = Stage("spoilt", "all", 3, 50.0)
+    run = replace(run, training=TrainingConfig(clip_norm=None, warmup=0.0))
+    with pytest.raises(KeyboardInterrupt):
+        train_stages(run, [Stage("good", "head", 1, 1e-9), spoilt], tmp_path, [Interrupt()])
+    assert not [path for path, value in values(run.model).items() if np.abs(value - best[path]).max() > 1e-3]
 
 
 def test_checkpoints_and_logs_are_left_for_every_stage(tmp_path):

@@ -89,6 +89,16 @@ def test_an_entry_takes_its_family_s_fields_and_merges_mappings(tmp_path):
     assert list(entry.layer_groups) == ["stem", "top"]
 
 
+def test_a_zoo_file_of_ones_own_lies_over_the_shipped_one(tmp_path, monkeypatch):
+    shipped = len(zoo.entries())
+    monkeypatch.setenv("TLKIT_ZOO", str(write(tmp_path, FAMILY + ENTRY)))
+    assert len(zoo.entries()) == shipped + 1
+    assert zoo.get("small").license == "MIT"
+    monkeypatch.setenv("TLKIT_ZOO", str(tmp_path / "missing.yaml"))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        zoo.entries()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

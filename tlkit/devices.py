@@ -43,5 +43,6 @@ def _tpu_strategy() -> tf.distribute.Strategy:
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, tf.errors.OpError) as error:
-        raise ConfigError(f"strategy: tpu, but no TPU answers: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"strategy: tpu, but no TPU answers ({reason}). Use strategy: auto.") from None
     return tf.distribute.TPUStrategy(resolver)

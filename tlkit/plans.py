@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from tlkit.config import PlanSpec, StageSpec, TrainingConfig
+from tlkit.config import PlanSpec, StageSpec, TrainingConfig, validate
 from tlkit.config.plan import FullPlan, GradualPlan, HeadPlan, HeadThenAllPlan, TopPlan
 from tlkit.config.training import BACKBONE_LEARNING_RATE, HEAD_LEARNING_RATE
 from tlkit.errors import ConfigError
@@ -38,19 +39,24 @@ class Stage:
         return n_groups if self.train == "all" else self.train
 
 
-def make_plan(spec: PlanSpec, n_groups: int, training: TrainingConfig | None = None) -> tuple[Stage, ...]:
+def make_plan(
+    spec: PlanSpec | str | Mapping[str, Any] | Sequence[Any],
+    n_groups: int,
+    training: TrainingConfig | None = None,
+) -> tuple[Stage, ...]:
     """The stages of a plan for a backbone of `n_groups` layer groups.
 
     Args:
-        spec: A plan's options, or stages written out.
+        spec: A plan's name, its options, or stages written out.
         n_groups: Layer groups of the backbone.
         training: Its `epochs`, `learning_rate` and `patience` win over the plan's defaults.
 
     Raises:
-        ConfigError: A stage trains more groups than there are, or two stages share a name.
+        ConfigError: There is no such plan, a stage trains more groups than there are, or two share a name.
     """
     training = training or TrainingConfig()
-    specs = spec if isinstance(spec, tuple) else _specs(spec, n_groups)
+    plan = validate({"plan": spec}).plan
+    specs = plan if isinstance(plan, tuple) else _specs(plan, n_groups)
     stages = tuple(_stage(index, stage, training) for index, stage in enumerate(specs))
     for stage in stages:
         if isinstance(stage.train, int) and stage.train > n_groups:

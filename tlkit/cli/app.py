@@ -11,7 +11,7 @@ import click
 
 from tlkit import __version__
 from tlkit.cli.lazy import LazyGroup
-from tlkit.errors import InternalError, TlkitError
+from tlkit.errors import InternalError, Interrupted, TlkitError
 
 INTERRUPTED = 130
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TlkitError as error:
         if isinstance(error, InternalError):
             traceback.print_exc()
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"\n{error}" if isinstance(error, Interrupted) else f"Error: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort) as interrupt:
         click.echo(f"\n{str(interrupt) or 'Interrupted.'}", err=True)

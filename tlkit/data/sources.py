@@ -16,17 +16,25 @@ from tlkit.data.arrays import read_arrays, read_tf_dataset
 from tlkit.data.folder import read_folder
 from tlkit.data.rows import Rows
 from tlkit.data.sample import read_sample
-from tlkit.data.table import TABLE_ENDINGS, read_frame, read_table
+from tlkit.data.table import (
+    TABLE_ENDINGS,
+    find_split_tables,
+    read_frame,
+    read_split_tables,
+    read_table,
+)
 from tlkit.errors import DataError, StorageError
 
 READERS: dict[str, Callable[[Any, DataConfig], Rows]] = {
     "folder": read_folder,
     "table": read_table,
+    "split_tables": read_split_tables,
     "frame": read_frame,
     "arrays": read_arrays,
     "tf_dataset": read_tf_dataset,
     "sample": lambda name, spec: read_sample(zoo.get_sample(name)),
 }
+PATHS = ("folder", "table", "split_tables")
 
 
 def read_rows(source: object, spec: DataConfig) -> Rows:
@@ -35,7 +43,7 @@ def read_rows(source: object, spec: DataConfig) -> Rows:
     Raises DataError where it is none of these or does not exist, and what its reader raises.
     """
     kind = kind_of(source)
-    return READERS[kind](Path(str(source)).expanduser() if kind in ("folder", "table") else source, spec)
+    return READERS[kind](Path(str(source)).expanduser() if kind in PATHS else source, spec)
 
 
 def kind_of(source: object) -> str:
@@ -61,7 +69,7 @@ def _kind_of_path(text: str) -> str:
     samples = [entry.name for entry in zoo.samples()]
     try:
         if path.is_dir():
-            return "folder"
+            return "split_tables" if find_split_tables(path) else "folder"
         if path.exists():
             if path.name.lower().endswith(TABLE_ENDINGS):
                 return "table"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from tlkit.config import DataConfig
-from tlkit.data.rows import Note, Rows, list_some, parse_splits, short_name
+from tlkit.data.rows import SPLIT_ALIASES, Note, Rows, list_some, parse_splits, short_name
 from tlkit.errors import DataError, StorageError, suggest
 
 TABLE_ENDINGS = (".csv", ".tsv", ".csv.gz", ".parquet", ".pq")
@@ -19,21 +19,44 @@ def read_table(path: Path, spec: DataConfig) -> Rows:
 
     Raises StorageError where it cannot be read, DataError for its content (see `read_frame`).
     """
+    name = path.name.split(".")[0]
+    return read_frame(_read_file(path), spec, folder=path.parent, where=str(path), name=name)
+
+
+def read_split_tables(folder: Path, spec: DataConfig) -> Rows:
+    """The rows of a folder with a table for each split: `train.csv`, `validation.csv`, `test.csv`.
+
+    Raises what `read_table` raises.
+    """
+    frames = [_read_file(path).assign(split=split) for split, path in find_split_tables(folder).items()]
+    frame = pd.concat(frames, ignore_index=True)
+    return read_frame(frame, spec, folder=folder, where=str(folder), name=folder.resolve().name)
+
+
+def find_split_tables(folder: Path) -> dict[str, Path]:
+    """The tables in a folder that are named after a split; none where there is no `train`."""
+    tables = {
+        SPLIT_ALIASES[path.name.split(".")[0].lower()]: path
+        for path in sorted(folder.iterdir())
+        if path.name.lower().endswith(TABLE_ENDINGS) and path.name.split(".")[0].lower() in SPLIT_ALIASES
+    }
+    return tables if "train" in tables else {}
+
+
+def _read_file(path: Path) -> pd.DataFrame:
     ending = path.name.lower()
     try:
         if ending.endswith((".parquet", ".pq")):
-            frame = pd.read_parquet(path)
-        else:
-            # As text: a label "007" or "NA" stays what it is.
-            separator = "\t" if ending.endswith(".tsv") else ","
-            frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            return pd.read_parquet(path)
+        # As text: a label "007" or "NA" stays what it is.
+        separator = "\t" if ending.endswith(".tsv") else ","
+        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
     except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from None
-    return read_frame(frame, spec, folder=path.parent, where=str(path), name=path.name.split(".")[0])
 
 
 def read_frame(

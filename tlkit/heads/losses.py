@@ -52,6 +52,10 @@ def make_loss(options: HeadConfig, task: Task, n_outputs: int, deviation: Any = 
         raise ConfigError(
             f"head.loss: {options.loss!r} does not fit task {task!r}. Allowed: {', '.join(ALLOWED[task])}."
         )
+    if task == "regress" and options.label_smoothing:
+        raise ConfigError(
+            "head.label_smoothing smooths labels; a regression has none. Use label_smoothing: 0."
+        )
     focal = options.loss == "focal"
     if task == "classify":
         smoothing = options.label_smoothing

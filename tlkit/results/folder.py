@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tlkit.errors import ConfigError, StorageError
 from tlkit.results.record import Result
-from tlkit.results.writing import storage_error, write_json, writing_folder
+from tlkit.results.writing import check_free, storage_error, write_json, writing_folder
 
 Status = Literal["running", "complete", "interrupted", "failed"]
 STATUSES = ("running", "complete", "interrupted", "failed")
@@ -47,6 +47,12 @@ class RunFolder:
         with writing_folder(path, overwrite=overwrite, replaceable=is_run) as temporary:
             cls(temporary).start()
         return cls(path)
+
+    @staticmethod
+    def require_free(out: str | Path | None, overwrite: bool = False) -> None:
+        """Raise the StorageError that `create` would raise for a folder that is taken, before any work."""
+        if out is not None:
+            check_free(Path(out).expanduser(), overwrite, is_run)
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:

@@ -44,7 +44,7 @@ def make_callbacks(
         keras.callbacks.ModelCheckpoint(
             str(checkpoint(folder, stage)), save_best_only=True, save_weights_only=True, **watch
         ),
-        keras.callbacks.CSVLogger(str(folder / "logs" / f"{stage.name}.csv")),
+        keras.callbacks.CSVLogger(str(epoch_log(folder, stage))),
         keras.callbacks.TensorBoard(str(folder / "logs" / "tensorboard" / stage.name), write_graph=False),
     ]
     if training.reduce_on_plateau:
@@ -55,6 +55,11 @@ def make_callbacks(
 def checkpoint(folder: Path, stage: Stage) -> Path:
     """The file that holds the weights of a stage's best epoch so far."""
     return folder / "stages" / f"{stage.name}.weights.h5"
+
+
+def epoch_log(folder: Path, stage: Stage) -> Path:
+    """The file with a row for every epoch of a stage so far."""
+    return folder / "logs" / f"{stage.name}.csv"
 
 
 def close_all(callbacks: Sequence[keras.callbacks.Callback]) -> None:

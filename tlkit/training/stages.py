@@ -21,7 +21,8 @@ from tlkit.heads import Head
 from tlkit.plans import Stage
 from tlkit.results import StageRecord
 from tlkit.training.batch_size import find_fitting
-from tlkit.training.callbacks import checkpoint, close_all, make_callbacks
+from tlkit.training.best import put_back_best
+from tlkit.training.callbacks import close_all, make_callbacks
 from tlkit.training.display import LiveDisplay
 from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
 from tlkit.training.optimizer import make_optimizer
@@ -111,7 +112,11 @@ def train_stages(
         frozen = frozen_weights(run.groups, stage, run.batch_norm)
         before = hash_weights(frozen)
         place = Place(index, len(stages), first_epoch)
-        history = _fit(run, stage, place, folder, callbacks)
+        try:
+            history = _fit(run, stage, place, folder, callbacks)
+        except KeyboardInterrupt:
+            put_back_best(run.model, stages[: index + 1], folder, run.monitor, run.head.mode)
+            raise
         check_unchanged(before, frozen, stage.name)
         first_epoch += stage.epochs
         histories.append(history)
@@ -184,10 +189,6 @@ def _fit(
             shuffle=False,  # the pipeline has its own order
             verbose=0,
         )
-    except KeyboardInterrupt:
-        if checkpoint(folder, stage).exists():
-            model.load_weights(checkpoint(folder, stage))
-        raise
     except tf.errors.ResourceExhaustedError:
         raise _out_of_memory(run, stage) from None
     finally:

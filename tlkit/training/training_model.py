@@ -58,8 +58,8 @@ class TrainingModel(keras.Model):
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def save_weights(self, filepath: str | Path, overwrite: bool = True, **kwargs: Any) -> None:
-        """Save whole or not at all, for checkpoint callbacks."""
-        variables = [*self.variables, *(self.optimizer.variables if self.optimizer else ())]
-        size = sum(math.prod(each.shape) * tf.as_dtype(each.dtype).size for each in variables)
-        with writing(Path(filepath), size + HDF5_BYTES * len(variables)) as temporary:
-            super().save_weights(temporary, overwrite=True, **kwargs)
+        """Save whole or not at all, for checkpoint callbacks; without the optimizer's state."""
+        plain = keras.Model(self.inputs, self.outputs[0])
+        size = sum(math.prod(each.shape) * tf.as_dtype(each.dtype).size for each in plain.variables)
+        with writing(Path(filepath), size + HDF5_BYTES * len(plain.variables)) as temporary:
+            plain.save_weights(temporary, overwrite=True, **kwargs)

@@ -36,6 +36,7 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
     """
     started = time.perf_counter()
     objects = objects or PythonObjects()
+    RunFolder.require_free(config.out, overwrite)
     prepared = prepare(config, objects)
     folder = RunFolder.create(config.out, prepared.dataset.name, config.backbone, overwrite)
     try:

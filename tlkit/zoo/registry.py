@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ from tlkit.zoo.entry import ZooEntry
 def entries(path: str | Path | None = None) -> tuple[ZooEntry, ...]:
     """Every entry of the zoo, in the order of the file.
 
-    `path` is another zoo file of the same form; by default tlkit's own `model_zoo.yaml`.
-    Raises ConfigError, which names the entry and the key, when the file is not a valid zoo.
+    `path` is another zoo file of the same form; by default tlkit's own `model_zoo.yaml`, and over it the file
+    that the environment variable `TLKIT_ZOO` names.
+    Raises ConfigError, which names the entry and the key, when a file is not a valid zoo.
     """
-    return read_zoo(Path(path)) if path else _own_entries()
+    if path:
+        return read_zoo(Path(path))
+    users = read_zoo(Path(os.environ["TLKIT_ZOO"]).expanduser()) if os.environ.get("TLKIT_ZOO") else ()
+    return tuple({entry.name: entry for entry in (*_own_entries(), *users)}.values())
 
 
 def get(name: str) -> ZooEntry:
