@@ -64,7 +64,7 @@ def test_public_functions_survive_a_call() -> None:
     names = ["make_strategy", "make_plan", "load_config"]
     for _ in range(2):
         assert tlkit.make_strategy("cpu").num_replicas_in_sync == 1
-        assert tlkit.make_plan(tlkit.RunConfig().plan, n_groups=9)[0].name == "head"
+        assert tlkit.make_plan("head_then_all", n_groups=9)[0].name == "head"
         assert tlkit.load_config().config == tlkit.RunConfig()
     assert all(callable(getattr(tlkit, name)) for name in names)
 
