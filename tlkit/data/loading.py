@@ -23,6 +23,7 @@ from tlkit.errors import DataCheckError, DataError
 from tlkit.preprocessing import ImagePreprocessing
 
 _GIB = 2**30
+_COPIES = 2  # the array, and the tensor that a pipeline gathers from
 _ID_DIGITS = 12
 
 
@@ -103,7 +104,7 @@ def _strata_and_groups(
 
 def _room_for_samples(rows: Rows, image_size: int, memory: float) -> npt.NDArray[np.uint8] | None:
     shape = (len(rows), image_size, image_size, 3)
-    needed = float(np.prod(shape, dtype=np.float64)) / _GIB
+    needed = _COPIES * float(np.prod(shape, dtype=np.float64)) / _GIB
     if needed <= memory:
         return np.empty(shape, np.uint8)
     if rows.pictures is not None:

@@ -93,14 +93,10 @@ def _picture_reader(
     """From indices (batch,) to samples (batch, H, W, 3)."""
     shape = (None, preprocessing.image_size, preprocessing.image_size, 3)
     if examples.samples is not None:
-        samples = examples.samples
-
-        def gather(indices: tf.Tensor) -> tf.Tensor:
-            # numpy gathers from the one array that there is: a tf.constant would be a copy of all samples.
-            batch = tf.numpy_function(lambda rows: samples[rows], [indices], tf.uint8, stateful=False)
-            return tf.ensure_shape(batch, shape)
-
-        return gather
+        # A copy. Python in the pipeline (tf.numpy_function) could do without, but deadlocks now and then: an
+        # iterator that is deleted waits, with the interpreter's lock, for a batch that needs that lock.
+        samples = tf.constant(examples.samples)
+        return lambda indices: tf.ensure_shape(tf.gather(samples, indices), shape)
     assert examples.paths is not None
     paths = tf.constant(examples.paths)
 
