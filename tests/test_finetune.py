@@ -292,9 +292,11 @@ def test_two_deterministic_runs_are_bit_identical(photos, tmp_path):
 
 def test_ctrl_c_saves_the_best_model_so_far_and_says_how_to_use_it(photos, tmp_path):
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        arguments(photos, out, "training.epochs=500"), stderr=subprocess.PIPE, text=True
-    )
+    # A test run in the background has Ctrl-C switched off, and a process that it starts would inherit that.
+    listen = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{listen}; from tlkit.cli import main; sys.exit(main())"
+    _, _, _, *options = arguments(photos, out, "training.epochs=500")
+    process = subprocess.Popen([sys.executable, "-c", program, *options], stderr=subprocess.PIPE, text=True)
     checkpoint = out / "stages" / "head.weights.h5"
     deadline = time.monotonic() + 240
     while not checkpoint.exists() and time.monotonic() < deadline:
