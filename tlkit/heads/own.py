@@ -44,7 +44,7 @@ def _copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.Sequential | keras.Model) and type(layer).call is not keras.Model.call:
             return keras.models.clone_model(layer)
         return type(layer).from_config(layer.get_config())
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise _without_config("head", layer, error) from None
 
 
@@ -63,7 +63,7 @@ def _copy_metric(metric: Any) -> Any:
         return metric
     try:
         return type(metric).from_config(metric.get_config())
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise _without_config("metrics", metric, error) from None
 
 
