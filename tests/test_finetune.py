@@ -296,14 +296,19 @@ def test_ctrl_c_saves_the_best_model_so_far_and_says_how_to_use_it(photos, tmp_p
     listen = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
     program = f"{listen}; from tlkit.cli import main; sys.exit(main())"
     _, _, _, *options = arguments(photos, out, "training.epochs=500")
-    process = subprocess.Popen([sys.executable, "-c", program, *options], stderr=subprocess.PIPE, text=True)
     checkpoint = out / "stages" / "head.weights.h5"
     deadline = time.monotonic() + 240
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, messages = process.communicate(timeout=120)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *options], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            while not checkpoint.exists() and time.monotonic() < deadline:
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            _, messages = process.communicate(timeout=120)
+        finally:
+            process.kill()  # whatever happened: a process left behind is blamed on a later test
     assert process.returncode == 130
     assert f"tlkit predict {out}" in messages
     assert "Traceback" not in messages
