@@ -94,10 +94,10 @@ def _specs(plan: object, n_groups: int) -> tuple[StageSpec, ...]:
                 StageSpec(name="all", train="all", epochs=plan.epochs),
             )
         case GradualPlan():
-            counts = sorted({*range(plan.groups_per_stage, n_groups, plan.groups_per_stage), n_groups})
+            counts = range(plan.groups_per_stage, n_groups, plan.groups_per_stage)
             return (
                 StageSpec(name="head", train="head", epochs=plan.head_epochs),
-                *(StageSpec(name=f"top{k}", train=k, epochs=plan.epochs) for k in counts if k < n_groups),
+                *(StageSpec(name=f"top{k}", train=k, epochs=plan.epochs) for k in counts),
                 StageSpec(name="all", train="all", epochs=plan.epochs),
             )
         case FullPlan():
