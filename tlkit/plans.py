@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tlkit.config import PlanSpec, StageSpec, TrainingConfig, validate
 from tlkit.config.plan import FullPlan, GradualPlan, HeadPlan, HeadThenAllPlan, TopPlan
-from tlkit.config.training import BACKBONE_LEARNING_RATE, HEAD_LEARNING_RATE
+from tlkit.config.recipe import RECIPES, Recipe
 from tlkit.errors import ConfigError
 
 Train = Literal["head", "all"] | int
@@ -40,24 +40,26 @@ class Stage:
 
 
 def make_plan(
-    spec: PlanSpec | str | Mapping[str, Any] | Sequence[Any],
+    spec: PlanSpec | str | Mapping[str, Any] | Sequence[Any] | None,
     n_groups: int,
     training: TrainingConfig | None = None,
+    recipe: Recipe = RECIPES["image"],
 ) -> tuple[Stage, ...]:
     """The stages of a plan for a backbone of `n_groups` layer groups.
 
     Args:
-        spec: A plan's name, its options, or stages written out.
+        spec: A plan's name, its options, or stages written out. None: the recipe's.
         n_groups: Layer groups of the backbone.
         training: Its `epochs`, `learning_rate` and `patience` win over the plan's defaults.
+        recipe: Plan and rates for what the config leaves open.
 
     Raises:
         ConfigError: There is no such plan, a stage trains more groups than there are, or two share a name.
     """
     training = training or TrainingConfig()
-    plan = validate({"plan": spec}).plan
+    plan = validate({"plan": recipe.plan if spec is None else spec}).plan
     specs = plan if isinstance(plan, tuple) else _specs(plan, n_groups)
-    stages = tuple(_stage(index, stage, training) for index, stage in enumerate(specs))
+    stages = tuple(_stage(index, stage, training, recipe) for index, stage in enumerate(specs))
     for stage in stages:
         if isinstance(stage.train, int) and stage.train > n_groups:
             raise ConfigError(
@@ -70,8 +72,8 @@ def make_plan(
     return stages
 
 
-def _stage(index: int, spec: StageSpec, training: TrainingConfig) -> Stage:
-    default_rate = HEAD_LEARNING_RATE if spec.train == "head" else BACKBONE_LEARNING_RATE
+def _stage(index: int, spec: StageSpec, training: TrainingConfig, recipe: Recipe) -> Stage:
+    default_rate = recipe.head_learning_rate if spec.train == "head" else recipe.learning_rate
     return Stage(
         name=spec.name or f"stage{index + 1}",
         train=spec.train,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -16,8 +16,15 @@ class Columns(Options):
 
     path: str = "path"
     """Column of picture paths, absolute or relative to the table's folder."""
+    text: str = "text"
+    """Column of texts."""
+    text_b: str = "text_b"
+    """Column of the second texts, for `pair` and `embed`."""
+    tokens: str = "tokens"
+    """Column of lists of words, for `tokens`: a list, or the words with spaces between them."""
     label: str | tuple[str, ...] = "label"
-    """One label column, or several (0/1 columns for `multilabel`, numbers for `regress`)."""
+    """One label column, or several (0/1 columns for `multilabel`, numbers for `regress`). For `tokens`: as
+    many tags as there are words."""
 
 
 class Split(Options):
@@ -41,10 +48,17 @@ class Split(Options):
 
 class DataConfig(Options):
     source: str | None = None
-    """A folder of class folders, a folder of split folders, a CSV or Parquet table, or a sample's name."""
+    """A folder of class folders, a folder of split folders, a table (CSV, Parquet, CoNLL), or a sample's name."""
     columns: Columns = Columns()
     split: Split = Split()
     max_bad: Share = 0.05
     """Largest share of unreadable examples that a run accepts; they are listed and left out."""
     memory: Annotated[float, pydantic.Field(ge=0.0)] = 2.0
     """Memory for decoded pictures, in GiB. When they do not fit, each epoch decodes them again."""
+    duplicates: Literal["keep", "drop"] = "drop"
+    """Texts: of several with the same words and the same label, `drop` keeps one, and takes out of train what
+    is in validation or test too. Pictures are always kept."""
+    conflicts: Literal["keep", "drop"] = "drop"
+    """Texts: `drop` takes one that stands there with different labels out of train, wherever it stands."""
+    merge_labels: bool = False
+    """Merge labels that differ only in case and white space; the most frequent spelling is kept."""

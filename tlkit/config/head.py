@@ -9,17 +9,22 @@ import pydantic
 from tlkit.config.base import Options
 
 NonNegative = Annotated[float, pydantic.Field(ge=0.0)]
-Task = Literal["classify", "multilabel", "regress"]
+Task = Literal["classify", "multilabel", "regress", "pair", "tokens", "embed"]
+Objective = Literal["classify", "multilabel", "regress", "tokens", "embed"]
 Activation = Literal["relu", "gelu", "tanh", "sigmoid", "silu", "elu", "selu", "linear"]
 Initializer = Literal[
     "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", "zeros"
 ]
-Loss = Literal["auto", "cross_entropy", "focal", "mse", "mae", "huber"]
+Loss = Literal["auto", "cross_entropy", "focal", "mse", "mae", "huber", "cosent", "cosine", "ranking"]
 
 
 class HeadConfig(Options):
-    pooling: Literal["avg", "max", "avg_max"] = "avg"
-    """How the feature map becomes a vector; `avg_max` joins both."""
+    pooling: Literal["auto", "avg", "max", "avg_max", "mean", "cls"] = "auto"
+    """How a feature map becomes a vector: `avg`, `max`, or `avg_max`, which joins both; and a sequence:
+    `mean`, `max`, or `cls` (the first token, through the backbone's own pooler where it has one). `auto`:
+    `avg` for pictures, `mean` for texts."""
+    pair: Literal["auto", "classify", "regress"] = "auto"
+    """What `task: pair` learns. `auto`: numbers with fractions are values, everything else is names."""
     hidden_units: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = ()
     """Widths of dense layers between the pooled features and the output."""
     activation: Activation = "relu"
@@ -33,7 +38,9 @@ class HeadConfig(Options):
     l2: NonNegative = 0.0
     """L2 penalty on the kernels of the dense layers."""
     loss: Loss = "auto"
-    """`auto`: cross-entropy for labels, mean squared error for numbers."""
+    """`auto`: cross-entropy for labels, mean squared error for numbers. For `embed`: `cosent` (the order of the
+    scores), `cosine` (squared error of the cosine), `ranking` (pairs without scores: the partner against all
+    others of the batch); `auto` is `cosent`, or `ranking` where there are no scores."""
     focal_gamma: NonNegative = 2.0
     """Focusing parameter of the focal loss (Lin et al., arXiv:1708.02002)."""
     huber_delta: Annotated[float, pydantic.Field(gt=0.0)] = 1.0

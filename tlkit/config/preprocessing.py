@@ -1,4 +1,4 @@
-"""From raw bytes to model inputs."""
+"""From raw bytes or strings to model inputs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,36 @@ import pydantic
 
 from tlkit.config.augment import Augment, parse_augment
 from tlkit.config.base import Options
+from tlkit.config.text import LongTexts, NltkStep, Normalization, parse_nltk
 
 
 class PreprocessingConfig(Options):
     image_size: Annotated[int, pydantic.Field(ge=16, le=4096)] | None = None
-    """Side of the square model input, in pixels. None: the backbone's own size, or less where that would blow
-    the pictures up more than 8 times."""
+    """Pictures: side of the square model input, in pixels. None: the backbone's own size, or less where that
+    would blow the pictures up more than 8 times."""
     resize: Literal["stretch", "crop", "pad"] = "stretch"
-    """How a picture becomes square: stretched, centre-cropped, or padded."""
+    """Pictures: how one becomes square: stretched, centre-cropped, or padded."""
     augment: Augment = "default"
-    """A policy's name, `none`, or a list of augmentations. Only training pictures are augmented."""
+    """A policy's name, `none`, or a list of augmentations. Only training examples are augmented."""
+    sequence_length: Annotated[int, pydantic.Field(ge=8, le=8192)] | None = None
+    """Texts: most tokens of one text, special tokens included. None: enough for 95 % of the training texts,
+    but at most 128 or what the backbone takes."""
+    long_texts: LongTexts = "head"
+    """Texts: what is kept of one that is too long: its head, its tail, half of each (`head_tail`), or all of
+    it in overlapping windows whose outputs are averaged."""
+    normalize: Normalization = Normalization()
+    """Texts: what happens to a string inside the graph."""
+    nltk: tuple[NltkStep, ...] = ()
+    """Texts: NLTK steps before the graph. No SavedModel can hold them, so whoever calls it must run them."""
+    bucketing: bool = True
+    """Texts: train on batches of like length. Without, every batch is padded to its longest text."""
 
     @pydantic.field_validator("augment", mode="before")
     @classmethod
     def _parse_augment(cls, value: Any) -> Any:
         return parse_augment(value)
+
+    @pydantic.field_validator("nltk", mode="before")
+    @classmethod
+    def _parse_nltk(cls, value: Any) -> Any:
+        return parse_nltk(value)

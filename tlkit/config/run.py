@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from tlkit.config.architecture import ArchitectureConfig
 from tlkit.config.base import Options
 from tlkit.config.data import DataConfig
-from tlkit.config.head import HeadConfig, Task
-from tlkit.config.plan import DEFAULT_PLAN, PlanSpec, parse_plan
+from tlkit.config.head import HeadConfig, Objective, Task
+from tlkit.config.plan import PlanSpec, parse_plan
 from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.config.training import TrainingConfig
 
@@ -19,15 +20,21 @@ class RunConfig(Options):
 
     data: DataConfig = DataConfig()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
-    backbone: str = "efficientnet_lite0"
-    """A zoo entry's name, or the folder of an earlier run."""
+    backbone: str | None = None
+    """A zoo entry's name, or the folder of an earlier run. None: `efficientnet_lite0` for pictures,
+    `minilm_l6` for texts."""
     weights: Literal["pretrained", "none"] = "pretrained"
     """`none` starts from the layers' own random initialisers."""
+    architecture: ArchitectureConfig = ArchitectureConfig()
+    """The shape of a backbone that is trained from scratch."""
     task: Task = "classify"
-    """One label per example, any number of labels, or numbers."""
+    """One label per example (`classify`), any number of labels (`multilabel`), numbers (`regress`); of two
+    texts, a label or a number (`pair`); a tag for every word (`tokens`); vectors of texts that are as alike
+    as their pairs (`embed`)."""
     head: HeadConfig = HeadConfig()
-    plan: PlanSpec = DEFAULT_PLAN
-    """How the run unfreezes: a plan's name, `{name: …, option: …}`, or a list of stages."""
+    plan: PlanSpec | None = None
+    """How the run unfreezes: a plan's name, `{name: …, option: …}`, or a list of stages. None: what suits the
+    kind of backbone."""
     batch_norm: Literal["frozen", "train"] = "frozen"
     """`frozen` keeps statistics, scale and shift of every BatchNorm as they were, in unfrozen groups too."""
     training: TrainingConfig = TrainingConfig()
@@ -47,4 +54,11 @@ class RunConfig(Options):
     @pydantic.field_validator("plan", mode="before")
     @classmethod
     def _parse_plan(cls, value: Any) -> Any:
-        return parse_plan(value)
+        return None if value is None else parse_plan(value)
+
+    @property
+    def objective(self) -> Objective:
+        """What the head learns: the task, and for `pair` what the resolved config says that it is."""
+        if self.task != "pair":
+            return self.task
+        return "regress" if self.head.pair == "regress" else "classify"

@@ -9,17 +9,16 @@ import pydantic
 from tlkit.config.base import Options
 from tlkit.config.plan import Epochs, Rate
 
-HEAD_LEARNING_RATE = 1e-3
-BACKBONE_LEARNING_RATE = 3e-4
-
 
 class TrainingConfig(Options):
     epochs: Epochs | None = None
     """Epochs of every stage. None: what the plan says."""
     global_batch_size: Literal["auto"] | Annotated[int, pydantic.Field(ge=1)] = "auto"
     """Examples per step over all replicas. `auto`: 32, or less where memory or the data ask for it."""
+    batch_tokens: Annotated[int, pydantic.Field(ge=16)] | None = None
+    """Texts: tokens per step over all replicas, padding included, instead of a number of examples."""
     learning_rate: Rate | None = None
-    """Peak rate of every stage. None: 1e-3 for a stage that trains the head alone, 3e-4 for the others."""
+    """Peak rate of every stage. None: what suits the kind of backbone (see `recipe.py`)."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101), or SGD with momentum."""
     weight_decay: Annotated[float, pydantic.Field(ge=0.0)] = 0.004

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-from tlkit.zoo.source import Source
+from tlkit.zoo.source import NoSource, Source
 
 Triple = tuple[float, float, float]
 
@@ -45,6 +45,36 @@ class ImageInput(Record):
     scaling: Scaling = Scaling()
 
 
+class Tokenizer(Record):
+    """How a string becomes the numbers that a backbone was trained on.
+
+    `kind` is a key of `tlkit.preprocessing.tokenizers.TOKENIZERS`; `words` has a vocabulary that is learned
+    from the training split. `files` are those of the vocabulary, by their names in the source's folder. A
+    text is packed as start + text + end, a pair as start + text + separator + text + end.
+    """
+
+    kind: Literal["wordpiece", "bytepair", "sentencepiece", "words"]
+    files: tuple[str, ...] = ()
+    lowercase: bool = False
+    strip_accents: bool = False
+    start: str = "[CLS]"
+    end: str = "[SEP]"
+    separator: tuple[str, ...] = ("[SEP]",)
+    pad: str = "[PAD]"
+    unknown: str = "[UNK]"
+
+
+class TextInput(Record):
+    """`sequence_length` is the most tokens that the backbone takes, special tokens included. `mask`: padding
+    does not change its answers; without it every text is padded to one length. `segments`: it is told which
+    of two texts a token is from."""
+
+    sequence_length: PositiveInt
+    tokenizer: Tokenizer
+    mask: bool = True
+    segments: bool = False
+
+
 class Constructor(Record):
     """The builder (a key of `tlkit.backbones.load.BUILDERS`) and its arguments: no weights are needed."""
 
@@ -71,11 +101,11 @@ class ZooEntry(Record):
     """
 
     name: str
-    modality: Literal["image"]
+    modality: Literal["image", "text"]
     family: str
     source: Source
     constructor: Constructor | None = None
-    input: ImageInput
+    input: ImageInput | TextInput
     layer_groups: Annotated[dict[str, str], Field(min_length=1)]
     params: PositiveInt
     license: str
@@ -94,6 +124,11 @@ class ZooEntry(Record):
                     f"group {name!r} is not a regular expression ({error}): {pattern!r}"
                 ) from error
         return groups
+
+    @property
+    def kind(self) -> Literal["image", "text", "scratch"]:
+        """Which recipe fits: that of its modality, or that of backbones without pretrained weights."""
+        return "scratch" if isinstance(self.source, NoSource) else self.modality
 
     def to_dict(self) -> dict[str, Any]:
         """The entry as plain lists, dicts and numbers, ready for YAML or JSON."""

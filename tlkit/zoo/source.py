@@ -36,8 +36,26 @@ class KerasSource(BaseModel):
     weights: str = "imagenet"
 
 
+class KerasHubSource(BaseModel):
+    """A KerasHub preset, which KerasHub downloads itself, into its own cache, at first use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["keras_hub"]
+    preset: str
+
+
+class NoSource(BaseModel):
+    """There are no pretrained weights: the backbone is trained from scratch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["none"]
+
+
 class FileSource(BaseModel):
-    """A file on this machine: a `.keras` model, or `.weights.h5` for the entry's constructor.
+    """A file on this machine: a `.keras` model, or `.weights.h5` for the entry's constructor; for texts a
+    Hugging Face folder (config.json, safetensors, vocabulary).
 
     `output` names the layer whose output is the feature map; by default it is the last 4-D tensor.
     """
@@ -59,5 +77,7 @@ class SklearnSource(BaseModel):
     loader: str
 
 
-Source = Annotated[WheelSource | KerasSource | FileSource, Field(discriminator="kind")]
+Source = Annotated[
+    WheelSource | KerasSource | KerasHubSource | FileSource | NoSource, Field(discriminator="kind")
+]
 SampleSource = Annotated[WheelSource | SklearnSource, Field(discriminator="kind")]

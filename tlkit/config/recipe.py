@@ -1,0 +1,31 @@
+"""The defaults that depend on the kind of backbone: how it is unfrozen, and at which rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tlkit.config.plan import FullPlan, PlanSpec, TopPlan
+
+Kind = Literal["image", "text", "scratch"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run does where its config is silent.
+
+    `head_learning_rate` is the peak rate of a stage that trains the head alone, `learning_rate` that of the
+    others.
+    """
+
+    plan: PlanSpec
+    head_learning_rate: float
+    learning_rate: float
+
+
+RECIPES: dict[Kind, Recipe] = {
+    "image": Recipe(TopPlan(), head_learning_rate=1e-3, learning_rate=3e-4),
+    "text": Recipe(FullPlan(epochs=2), head_learning_rate=1e-3, learning_rate=1e-4),
+    "scratch": Recipe(FullPlan(epochs=15), head_learning_rate=1e-3, learning_rate=1e-3),
+}
+DEFAULT_BACKBONES = {"image": "efficientnet_lite0", "text": "minilm_l6"}
