@@ -155,7 +155,7 @@ def test_listing_the_zoo_loads_no_tensorflow():
 
 
 def test_samples_know_their_licence_citation_and_rules():
-    assert [sample.name for sample in zoo.samples()] == ["elpv", "digits"]
+    assert [sample.name for sample in zoo.samples()] == ["elpv", "digits", "bbc_news"]
     elpv = zoo.get_sample("elpv")
     assert elpv.license == "CC-BY-NC-SA-4.0"
     assert (elpv.label.threshold, elpv.label.classes) == (0.5, ("functional", "defective"))

@@ -31,8 +31,8 @@ def read_arrays(source: Sequence[Any], spec: DataConfig) -> Rows:
         raise DataError(
             f"Expected (inputs, labels) or (inputs, labels, weights), received {len(source)} items."
         )
-    inputs, labels = _sequence(source[0], "inputs"), _sequence(source[1], "labels")
-    weights = _weights(source[2]) if len(source) == 3 and source[2] is not None else None
+    inputs, labels = as_sequence(source[0], "inputs"), as_sequence(source[1], "labels")
+    weights = as_weights(source[2]) if len(source) == 3 and source[2] is not None else None
     lengths = [len(part) for part in (inputs, labels, weights) if part is not None]
     if len(set(lengths)) != 1:
         raise DataError(
@@ -111,7 +111,7 @@ def _is_grey_batch(values: Sequence[npt.NDArray[Any]]) -> bool:
     return values[0].shape[-1] not in (1, 3, 4) and len(values[0]) == len(values[1])
 
 
-def _sequence(values: Any, what: str) -> Any:
+def as_sequence(values: Any, what: str) -> Any:
     if isinstance(values, tf.Tensor):
         values = values.numpy()
     if (
@@ -125,7 +125,7 @@ def _sequence(values: Any, what: str) -> Any:
     return values.tolist() if isinstance(values, pd.Series) else values
 
 
-def _weights(values: Any) -> npt.NDArray[np.float32]:
+def as_weights(values: Any) -> npt.NDArray[np.float32]:
     try:
         weights = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError):

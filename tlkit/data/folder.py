@@ -19,6 +19,22 @@ PICTURE_ENDINGS = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp"),
     *(".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl"),
 }
+TEXT_ENDINGS = {".txt", ".text"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a walk looks for: files with one of `endings`, or without any, are each a `noun`."""
+
+    noun: str
+    endings: frozenset[str]
+
+    def fits(self, path: Path) -> bool:
+        return path.suffix.lower() in self.endings or not path.suffix
+
+
+PICTURES = Kind("picture", frozenset(PICTURE_ENDINGS))
+TEXTS = Kind("text", frozenset(TEXT_ENDINGS))
 
 
 @dataclass
@@ -32,13 +48,14 @@ class _Found:
     empty: list[str] = field(default_factory=list)
 
 
-def read_folder(folder: Path, spec: DataConfig) -> Rows:
-    """The pictures below `folder`: the name of the folder below it is the label, at any depth.
+def read_folder(folder: Path, spec: DataConfig, kind: Kind = PICTURES) -> Rows:
+    """The pictures or texts below `folder`: the name of the folder below it is the label, at any depth.
 
     With folders called `train` and `validation` (or `val`, `valid`, `dev`) or `test`, those are the splits
-    and hold the class folders. Hidden files are ignored; files that do not look like pictures are noted.
+    and hold the class folders. Hidden files are ignored; files that do not look like pictures (or texts) are
+    noted.
 
-    Raises DataError where there are no pictures or no class folders, StorageError without permission.
+    Raises DataError where there are none or no class folders, StorageError without permission.
     """
     folders, loose = _children(folder)
     splits = _split_folders(folder, folders)
@@ -49,14 +66,12 @@ def read_folder(folder: Path, spec: DataConfig) -> Rows:
     for split, root in splits.items() if splits else [("", folder)]:
         inner, beside = _children(root)
         for path in beside:
-            problem = (
-                "is not in a class folder" if _looks_like_picture(path) else "is not a picture by its name"
-            )
+            problem = "is not in a class folder" if kind.fits(path) else _no_fit(kind)
             found.notes.append(Note(str(path), problem, "ignored"))
         for class_folder in inner:
-            _collect(class_folder, split, found)
+            _collect(class_folder, split, found, kind)
     if not found.paths:
-        _raise_nothing_found(folder, folders, loose, found)
+        _raise_nothing_found(folder, folders, loose, found, kind)
     return Rows(
         where=str(folder),
         name=short_name(folder.resolve().name),
@@ -88,15 +103,15 @@ def _split_folders(folder: Path, folders: list[Path]) -> dict[str, Path]:
     return splits if "train" in splits and (only_splits or len(splits) > 1) else {}
 
 
-def _collect(class_folder: Path, split: str, found: _Found) -> None:
+def _collect(class_folder: Path, split: str, found: _Found, kind: Kind) -> None:
     before = len(found.paths)
     for path in _walk(class_folder, set()):
-        if _looks_like_picture(path):
+        if kind.fits(path):
             found.paths.append(os.path.abspath(path))
             found.labels.append(class_folder.name)
             found.splits.append(split)
         else:
-            found.notes.append(Note(str(path), "is not a picture by its name", "ignored"))
+            found.notes.append(Note(str(path), _no_fit(kind), "ignored"))
     if len(found.paths) == before:
         found.empty.append(f"{split}/{class_folder.name}" if split else class_folder.name)
 
@@ -122,8 +137,8 @@ def _children(folder: Path) -> tuple[list[Path], list[Path]]:
     return [path for path in paths if path.is_dir()], [path for path in paths if not path.is_dir()]
 
 
-def _looks_like_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURE_ENDINGS or not path.suffix
+def _no_fit(kind: Kind) -> str:
+    return f"is not a {kind.noun} by its name"
 
 
 def _hint(folders: list[Path]) -> str:
@@ -133,16 +148,23 @@ def _hint(folders: list[Path]) -> str:
     return f" If the folders in it are the classes, use {folders[0]}."
 
 
-def _raise_nothing_found(folder: Path, folders: list[Path], loose: list[Path], found: _Found) -> None:
-    pictures = sum(_looks_like_picture(path) for path in loose)
+def _raise_nothing_found(
+    folder: Path, folders: list[Path], loose: list[Path], found: _Found, kind: Kind
+) -> None:
+    beside = sum(kind.fits(path) for path in loose)
     if not folders and not loose:
-        raise DataError(f"{folder}: the folder is empty. Expected a folder per class with pictures in it.")
-    if pictures:
         raise DataError(
-            f"{folder}: {pictures} pictures lie in no class folder. "
-            "Expected a folder per class, or a table with a path and a label column."
+            f"{folder}: the folder is empty. Expected a folder per class with {kind.noun}s in it."
+        )
+    if beside:
+        column = "path" if kind is PICTURES else "text"
+        raise DataError(
+            f"{folder}: {beside} {kind.noun}s lie in no class folder. "
+            f"Expected a folder per class, or a table with a {column} and a label column."
         )
     example = (
         f" (the first of {len(found.notes)} other files is {found.notes[0].path})" if found.notes else ""
     )
-    raise DataError(f"{folder}: no pictures in {len(folders)} folders{example}. Expected a folder per class.")
+    raise DataError(
+        f"{folder}: no {kind.noun}s in {len(folders)} folders{example}. Expected a folder per class."
+    )

@@ -1,9 +1,9 @@
-"""What every reader gives: the rows of a source, before any picture was looked at."""
+"""What every reader gives: the rows of a source, before any picture or text was looked at."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ SPLIT_ALIASES = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
+Text = str | tuple[str, str] | list[str]
+
 
 class Note(NamedTuple):
     """A line of the data report."""
@@ -33,10 +35,12 @@ class Note(NamedTuple):
 class Rows:
     """One row per example, in an order that does not depend on the file system.
 
-    `where` names the source in messages. `paths` (absolute) or `pictures` (arrays of any accepted form) hold
-    the content. `labels` has a column per label column, values as in the source. `splits` are the source's
-    own ("" leaves a row out). `extras` are further columns, to group or stratify by. `empty_classes` are
-    class folders without a picture. `hint` may end the message about a single class.
+    `where` names the source in messages. `paths` (absolute), `pictures` (arrays of any accepted form) or
+    `texts` (each a string, a pair of strings, or a list of words) hold the content. `labels` has a column per
+    label column, values as in the source; none for pairs without a score. `splits` are the source's own (""
+    leaves a row out). `extras` are further columns, to group or stratify by. `empty_classes` are class
+    folders without a picture or text. `hint` may end the message about a single class. `names` say how a
+    person finds a row. `broken` says of a row why its reader could make nothing of it.
     """
 
     where: str
@@ -44,18 +48,23 @@ class Rows:
     labels: pd.DataFrame
     paths: Sequence[str] | None = None
     pictures: Sequence[npt.NDArray[Any]] | None = None
+    texts: Sequence[Text] | None = None
     splits: npt.NDArray[np.str_] | None = None
     extras: pd.DataFrame = field(default_factory=pd.DataFrame)
     weights: npt.NDArray[np.float32] | None = None
     notes: tuple[Note, ...] = ()
     empty_classes: tuple[str, ...] = ()
     hint: str = ""
+    names: Sequence[str] | None = None
+    broken: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def describe(self, row: int) -> str:
         """How a person finds a row: its path, or its number (from 1, the header not counted)."""
+        if self.names is not None:
+            return self.names[row]
         return self.paths[row] if self.paths is not None else f"row {row + 1}"
 
 

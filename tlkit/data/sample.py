@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import sklearn.datasets
 
 from tlkit import zoo
 from tlkit.config import DataConfig, Split
+from tlkit.data.folder import TEXTS, read_folder
 from tlkit.data.rows import Rows
 from tlkit.errors import DataError, StorageError
 from tlkit.zoo.sample import LabelRule, SampleEntry
@@ -69,6 +71,25 @@ def _read_digits(entry: SampleEntry) -> Rows:
     )
 
 
+def _read_bbc_news(entry: SampleEntry) -> Rows:
+    rows = read_folder(zoo.fetch_sample(entry), DataConfig(), TEXTS)
+    assert rows.paths is not None
+    texts = [_decode(Path(path)) for path in rows.paths]
+    return replace(rows, where=entry.name, name=entry.name, texts=texts)
+
+
+def _decode(path: Path) -> str:
+    """All of these files are UTF-8, but for one in Latin-1 (a pound sign in sports/199.txt)."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {error.strerror}.") from None
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
 def _labels(values: pd.Series, rule: LabelRule) -> pd.Series:
     numbers = values > rule.threshold if rule.threshold is not None else values
     if not numbers.astype(int).between(0, len(rule.classes) - 1).all():
@@ -78,4 +99,4 @@ def _labels(values: pd.Series, rule: LabelRule) -> pd.Series:
     return pd.Series([rule.classes[int(number)] for number in numbers], dtype=object)
 
 
-_READERS = {"elpv": _read_elpv, "digits": _read_digits}
+_READERS = {"elpv": _read_elpv, "digits": _read_digits, "bbc_news": _read_bbc_news}

@@ -16,9 +16,9 @@ from tlkit.data.arrays import read_arrays, read_tf_dataset
 from tlkit.data.folder import read_folder
 from tlkit.data.rows import Rows
 from tlkit.data.sample import read_sample
+from tlkit.data.split_files import find_split_files
 from tlkit.data.table import (
     TABLE_ENDINGS,
-    find_split_tables,
     read_frame,
     read_split_tables,
     read_table,
@@ -69,7 +69,7 @@ def _kind_of_path(text: str) -> str:
     samples = [entry.name for entry in zoo.samples()]
     try:
         if path.is_dir():
-            return "split_tables" if find_split_tables(path) else "folder"
+            return "split_tables" if find_split_files(path, TABLE_ENDINGS) else "folder"
         if path.exists():
             if path.name.lower().endswith(TABLE_ENDINGS):
                 return "table"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from tlkit.config import DataConfig
-from tlkit.data.rows import SPLIT_ALIASES, Note, Rows, list_some, parse_splits, short_name
+from tlkit.data.rows import Note, Rows, list_some, parse_splits, short_name
+from tlkit.data.split_files import find_split_files
 from tlkit.errors import DataError, StorageError, suggest
 
 TABLE_ENDINGS = (".csv", ".tsv", ".csv.gz", ".parquet", ".pq")
@@ -28,26 +29,27 @@ def read_split_tables(folder: Path, spec: DataConfig) -> Rows:
 
     Raises what `read_table` raises.
     """
-    frames = [_read_file(path).assign(split=split) for split, path in find_split_tables(folder).items()]
+    files = find_split_files(folder, TABLE_ENDINGS)
+    frames = [_read_file(path).assign(split=split) for split, path in files.items()]
     frame = pd.concat(frames, ignore_index=True)
     return read_frame(frame, spec, folder=folder, where=str(folder), name=folder.resolve().name)
 
 
-def find_split_tables(folder: Path) -> dict[str, Path]:
-    """The tables in a folder that are named after a split; none where there is no `train`."""
-    tables = {
-        SPLIT_ALIASES[path.name.split(".")[0].lower()]: path
-        for path in sorted(folder.iterdir())
-        if path.name.lower().endswith(TABLE_ENDINGS) and path.name.split(".")[0].lower() in SPLIT_ALIASES
-    }
-    return tables if "train" in tables else {}
+def read_parquet(path: Path) -> pd.DataFrame:
+    """The table in a Parquet file. Raises StorageError or DataError where there is none."""
+    try:
+        return pd.read_parquet(path)
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from None
+    except ValueError as error:
+        raise _unreadable(path, error) from None
 
 
 def _read_file(path: Path) -> pd.DataFrame:
     ending = path.name.lower()
+    if ending.endswith((".parquet", ".pq")):
+        return read_parquet(path)
     try:
-        if ending.endswith((".parquet", ".pq")):
-            return pd.read_parquet(path)
         # As text: a label "007" or "NA" stays what it is.
         separator = "\t" if ending.endswith(".tsv") else ","
         return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
@@ -56,7 +58,11 @@ def _read_file(path: Path) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
     except (ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}")
 
 
 def read_frame(

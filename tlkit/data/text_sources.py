@@ -1,0 +1,161 @@
+"""From whatever holds texts to rows, and whether a source holds texts or pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from tlkit import zoo
+from tlkit.config import DataConfig, Task
+from tlkit.data.conll import CONLL_ENDINGS, read_conll
+from tlkit.data.csv_file import read_csv
+from tlkit.data.folder import PICTURE_ENDINGS, TEXT_ENDINGS, TEXTS, read_folder
+from tlkit.data.rows import Rows
+from tlkit.data.sample import read_sample
+from tlkit.data.sources import kind_of
+from tlkit.data.split_files import find_split_files
+from tlkit.data.table import TABLE_ENDINGS, read_parquet
+from tlkit.data.text_arrays import read_text_arrays, read_text_dataset
+from tlkit.data.text_table import read_split_text_tables, read_text_frame, read_text_table
+from tlkit.errors import DataError, TlkitError
+
+TEXT_READERS: dict[str, Callable[[Any, DataConfig, Task], Rows]] = {
+    "folder": lambda path, spec, task: read_folder(path, spec, TEXTS),
+    "table": read_text_table,
+    "split_tables": read_split_text_tables,
+    "conll": read_conll,
+    "frame": read_text_frame,
+    "arrays": read_text_arrays,
+    "tf_dataset": read_text_dataset,
+    "sample": lambda name, spec, task: read_sample(zoo.get_sample(name)),
+}
+_PATHS = ("folder", "table", "split_tables", "conll")
+_LOOKED_AT = 100
+
+
+def read_text_rows(source: object, spec: DataConfig, task: Task) -> Rows:
+    """The rows of `source`: a path, a sample's name, a DataFrame, (texts, labels), or a `tf.data.Dataset`.
+
+    A folder that holds both tables and CoNLL files is read as CoNLL for `tokens`, else as tables.
+
+    Raises DataError where it is none of these, does not exist or does not fit the task, and what its reader
+    raises.
+    """
+    kind = _kind_of(source, task)
+    if kind == "conll" and task != "tokens":
+        raise DataError(f"{source}: holds words with their tags: use --task tokens, received task={task}.")
+    if kind in ("folder", "sample") and task in ("pair", "embed", "tokens"):
+        raise DataError(
+            f"{source}: holds single texts with a label; task={task} needs a table. See README.md."
+        )
+    value = Path(str(source)).expanduser() if kind in _PATHS else source
+    return TEXT_READERS[kind](value, spec, task)
+
+
+def modality_of(source: object, spec: DataConfig) -> Literal["image", "text"]:
+    """What `source` (or `spec.source`, where it is None) holds.
+
+    Texts are: a table without the path column that has the text or the tokens column, or where the config
+    names one of them; CoNLL files; a folder whose first file by name ends in `.txt`; strings that are neither
+    files nor named like pictures, pairs and lists of strings; a dataset of strings; and a sample whose entry
+    says so. What cannot be read counts as pictures here: reading it says what is wrong.
+    """
+    source = spec.source if source is None else source
+    try:
+        return "text" if _is_text(source, spec) else "image"
+    except (TlkitError, OSError):
+        return "image"
+
+
+def _kind_of(source: object, task: Task | None) -> str:
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        if path.is_file() and path.name.lower().endswith(CONLL_ENDINGS):
+            return "conll"
+        if path.is_dir() and find_split_files(path, CONLL_ENDINGS):
+            tables = find_split_files(path, TABLE_ENDINGS)
+            return "conll" if task == "tokens" or not tables else "split_tables"
+    return kind_of(source)
+
+
+def _is_text(source: Any, spec: DataConfig) -> bool:
+    kind = _kind_of(source, None)
+    if kind in ("table", "split_tables"):
+        path = Path(str(source)).expanduser()
+        one = path if kind == "table" else find_split_files(path, TABLE_ENDINGS)["train"]
+        return _has_text_column(_columns_of(one), spec)
+    if kind == "frame":
+        return _has_text_column(list(map(str, source.columns)), spec)
+    if kind == "folder":
+        first = _first_file(Path(str(source)).expanduser())
+        return first is not None and first.suffix.lower() in TEXT_ENDINGS
+    if kind == "arrays":
+        return _are_texts(source[0]) if len(source) in (2, 3) else False
+    if kind == "tf_dataset":
+        first = source.element_spec[0] if isinstance(source.element_spec, tuple) else None
+        specs = first if isinstance(first, tuple) else (first,)
+        return all(getattr(one, "dtype", None) == tf.string for one in specs)
+    return kind == "conll" or zoo.get_sample(str(source)).modality == "text"
+
+
+def _has_text_column(columns: list[str], spec: DataConfig) -> bool:
+    asked_for = {"text", "text_b", "tokens"} & spec.columns.model_fields_set
+    named = {spec.columns.text, spec.columns.tokens} & set(columns)
+    return bool(named or asked_for) and spec.columns.path not in columns
+
+
+def _columns_of(path: Path) -> list[str]:
+    if path.name.lower().endswith((".parquet", ".pq")):
+        return [str(name) for name in read_parquet(path).columns]
+    try:
+        separator = "\t" if ".tsv" in path.name.lower() else ","
+        return list(map(str, pd.read_csv(path, sep=separator, nrows=0, encoding="utf-8-sig").columns))
+    except (ValueError, pd.errors.ParserError):  # a header that only a strict reader can explain
+        return list(read_csv(path).columns)
+
+
+def _first_file(folder: Path) -> Path | None:
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        shown = sorted(name for name in files if not name.startswith("."))
+        if shown and Path(parent) != folder:
+            return Path(parent, shown[0])
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+    return None
+
+
+def _are_texts(values: Any) -> bool:
+    """Whether the first few values are strings that name no picture, or pairs or lists of strings."""
+    if isinstance(values, tf.Tensor):
+        values = values.numpy()
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "OSU":
+        return False
+    if not hasattr(values, "__len__") or isinstance(values, str | bytes | dict):
+        return False
+    items = values.tolist() if isinstance(values, pd.Series) else values
+    chosen = [item for item in list(items[:_LOOKED_AT]) if item is not None]
+    return bool(chosen) and all(_is_text_item(item) for item in chosen)
+
+
+def _is_text_item(item: Any) -> bool:
+    if isinstance(item, bytes):
+        return True
+    if isinstance(item, str):
+        looks = not any(mark.isspace() for mark in item) and Path(item).suffix.lower() in PICTURE_ENDINGS
+        return not looks and not _is_file(item)
+    if isinstance(item, list | tuple) or (isinstance(item, np.ndarray) and item.dtype.kind in "OSU"):
+        return len(item) > 0 and all(isinstance(word, str | bytes) for word in item)
+    return isinstance(item, float) and item != item  # a missing text
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return len(text) < 4096 and Path(text).is_file()
+    except (OSError, ValueError):
+        return False
