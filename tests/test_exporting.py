@@ -19,9 +19,11 @@ from PIL import Image
 from tlkit import zoo
 from tlkit.errors import ExportMismatch, StorageError
 from tlkit.exporting import export_saved_model
+from tlkit.exporting.answers import name_answers
 from tlkit.exporting.checking import _last_error, check_export
-from tlkit.exporting.odd_formats import FORMATS, add_odd_formats
-from tlkit.exporting.signatures import name_answers
+from tlkit.exporting.odd_pictures import FORMATS, add_odd_pictures
+from tlkit.exporting.pictures import picture_interface
+from tlkit.exporting.signatures import make_predict
 from tlkit.heads import to_scores
 from tlkit.preprocessing import ImagePreprocessing, sniff
 from tlkit.zoo.entry import Scaling
@@ -60,7 +62,7 @@ def export(to: Path, task: Any, n_outputs: int, **options: Any) -> tuple[keras.M
     model = make_model(n_outputs)
     settings = {
         "preprocessing": PREPROCESSING,
-        "task": task,
+        "objective": task,
         "classes": CLASSES[:n_outputs],
         "to_scores": functools.partial(to_scores, task),
         "entry": zoo.get("efficientnet_lite0"),
@@ -135,8 +137,11 @@ def test_labels_input_and_zoo_entry_travel_along(
     described = json.loads((assets / "input.json").read_text(encoding="utf-8"))
     assert described["labels"] == CLASSES
     assert described["inside"]["image_size"] == 32
-    assert "TIFF" in described["inputs"]["serving_default"]["refused"]
-    assert set(described["outputs"]) == set(signatures["serving_default"].structured_outputs)
+    assert "TIFF" in described["inputs"]["serving_default"]["image_bytes"]["refused"]
+    for name, signature in signatures.items():
+        assert set(described["outputs"][name]) == set(signature.structured_outputs)
+        assert set(described["inputs"][name]) == set(signature.structured_input_signature[1])
+    assert described["needs"] == {"modules": [], "ops": []}
     entry = yaml.safe_load((assets / "zoo_entry.yaml").read_text(encoding="utf-8"))
     assert zoo.ZooEntry.model_validate(entry) == zoo.get("efficientnet_lite0")
 
@@ -146,8 +151,8 @@ def test_the_report_says_what_was_compared(classifier: tuple[keras.Model, Any]) 
     assert report.check.examples >= 32
     assert set(report.check.formats) == {"as given", *FORMATS}
     assert report.check.formats["as given"] == len(FILES)
-    assert report.check.difference <= 1e-5
-    assert report.check.tensor_difference <= 1e-5
+    assert set(report.check.differences) == {"serving_default", "tensor"}
+    assert max(report.check.differences.values()) <= 1e-5
     assert report.check.run_difference <= 1e-5
     json.dumps(report.to_dict(), allow_nan=False)
 
@@ -196,18 +201,10 @@ def test_a_difference_to_what_the_run_said_is_found(classifier: tuple[keras.Mode
     model, report = classifier
     expected = answers_of(model, "classify", FILES)
     expected[3, 2] += 2e-5
+    predict = make_predict(model, functools.partial(to_scores, "classify"))
+    interface = picture_interface(PREPROCESSING, predict, "classify", CLASSES, FILES)
     with pytest.raises(ExportMismatch, match=r"differently for example 3 \(as given\): by 2e-05"):
-        check_export(
-            report.path,
-            predict_bytes=lambda raw: answers_of(model, "classify", list(raw.numpy())),
-            predict_pictures=lambda pictures: to_scores(
-                "classify", model(PREPROCESSING.encode(PREPROCESSING.resize_batch(pictures)))
-            ),
-            task="classify",
-            classes=CLASSES,
-            examples=FILES,
-            expected=expected,
-        )
+        check_export(report.path, interface, objective="classify", classes=CLASSES, expected=expected)
 
 
 def test_a_broken_reload_is_one_line() -> None:
@@ -253,7 +250,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_odd_formats_are_what_they_say() -> None:
-    pairs = add_odd_formats(FILES)
+    pairs = add_odd_pictures(FILES)
     assert [file for _, file in pairs[: len(FILES)]] == FILES
     kinds = {name: sniff(file) for name, file in pairs[len(FILES) :]}
     assert kinds == {
@@ -271,5 +268,5 @@ def test_odd_formats_are_what_they_say() -> None:
 
 
 def test_many_examples_get_each_odd_format_once() -> None:
-    pairs = add_odd_formats(FILES * 10)
+    pairs = add_odd_pictures(FILES * 10)
     assert len(pairs) == 50 + len(FORMATS)

@@ -9,26 +9,40 @@ from typing import Any
 
 import yaml
 
-from tlkit.config import Task
-from tlkit.exporting.signatures import LABEL_SEPARATOR, LABEL_THRESHOLD
-from tlkit.preprocessing import ImagePreprocessing
-from tlkit.preprocessing.kinds import ACCEPTED, REFUSED
+from tlkit.config.head import Objective
+from tlkit.exporting.answers import LABEL_SEPARATOR, LABEL_THRESHOLD, OUTSIDE
+from tlkit.exporting.signatures import Interface
 from tlkit.zoo import ZooEntry
 
-RESIZE = {
-    "stretch": "stretched to the square",
-    "crop": "scaled to cover the square, and its middle cut out",
-    "pad": "scaled to fit into the square, and padded",
-}
+
+def describe(
+    interface: Interface,
+    objective: Objective,
+    classes: Sequence[str],
+    *,
+    ops: Sequence[str] = (),
+    client_steps: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What the exported model takes, needs and gives.
+
+    `ops` are the operations that TensorFlow lacks; `client_steps` what is to be done to a text before it is
+    sent.
+    """
+    return {
+        "task": objective,
+        "labels": list(classes),
+        "client_steps": list(client_steps),
+        **interface.description,
+        "outputs": {name: describe_outputs(objective, name, classes) for name in interface.signatures},
+        "needs": {"modules": list(interface.modules), "ops": list(ops)},
+    }
 
 
-def write_descriptions(
-    folder: Path, preprocessing: ImagePreprocessing, task: Task, classes: Sequence[str], entry: ZooEntry
-) -> list[Path]:
+def write_assets(folder: Path, description: dict[str, Any], entry: ZooEntry) -> list[Path]:
     """Write `labels.txt`, `input.json` and `zoo_entry.yaml` into `folder`; return their paths."""
     texts = {
-        "labels.txt": "".join(f"{name}\n" for name in classes),
-        "input.json": json.dumps(describe(preprocessing, task, classes), indent=2, ensure_ascii=False) + "\n",
+        "labels.txt": "".join(f"{name}\n" for name in description["labels"]),
+        "input.json": json.dumps(description, indent=2, ensure_ascii=False) + "\n",
         "zoo_entry.yaml": yaml.safe_dump(entry.to_dict(), sort_keys=False, allow_unicode=True),
     }
     for name, text in texts.items():
@@ -36,51 +50,31 @@ def write_descriptions(
     return [folder / name for name in texts]
 
 
-def describe(preprocessing: ImagePreprocessing, task: Task, classes: Sequence[str]) -> dict[str, Any]:
-    """What the exported model takes and gives."""
-    scaling = preprocessing.scaling
-    return {
-        "task": task,
-        "labels": list(classes),
-        "inputs": {
-            "serving_default": {
-                "name": "image_bytes",
-                "dtype": "string",
-                "shape": [None],
-                "meaning": "the bytes of one image file each; nothing is to be done to them first",
-                "accepted": list(ACCEPTED),
-                "refused": dict(REFUSED),
-                "notes": "Exif rotation is applied, transparency is composited on white, of an animation the "
-                "first frame is taken. One refused file refuses the whole batch.",
-            },
-            "tensor": {
-                "name": "image",
-                "dtype": "uint8",
-                "shape": [None, None, None, 3],
-                "meaning": "decoded RGB pictures of one size, 0 to 255",
-            },
-        },
-        "inside": {
-            "image_size": preprocessing.image_size,
-            "resize": f"{preprocessing.resize}: the picture is {RESIZE[preprocessing.resize]}",
-            "scaling": {
-                "formula": "(x - mean) / std per channel, x from 0 to 255",
-                "mean": list(scaling.mean),
-                "std": list(scaling.std),
-                "order": scaling.order,
-            },
-        },
-        "outputs": _outputs(task),
-    }
-
-
-def _outputs(task: Task) -> dict[str, str]:
-    if task == "regress":
+def describe_outputs(objective: Objective, signature: str, classes: Sequence[str]) -> dict[str, str]:
+    """What each output of a signature means."""
+    if objective == "regress":
         return {"value": "the predicted value (N,), or values (N, k) in the order of the labels"}
+    if objective == "embed":
+        return {"vector": "one vector (N, d) for each text, of length 1: their dot product is their cosine"}
+    if objective == "tokens":
+        unseen = (
+            f"the tag {OUTSIDE!r} and the score 0" if OUTSIDE in classes else "the tag '' and the score 0"
+        )
+        tags = {
+            "tags": "the tag of each word (N, W), '' after the last word of a text; a word for which there "
+            f"was no room in the model's length has {unseen}",
+            "scores": "the probability of that tag (N, W)",
+        }
+        offsets = {
+            "words": "the words that were found in the text (N, W), '' after the last one",
+            "starts": "where each word starts (N, W), in Unicode code points of the text as sent; -1: none",
+            "ends": "where each word ends: the code point after its last one; -1: none",
+        }
+        return tags if signature == "words" else tags | offsets
     label = {
         "classify": "the name of the class with the highest score",
         "multilabel": f"the names whose score is above {LABEL_THRESHOLD}, joined by '{LABEL_SEPARATOR}'",
-    }[task]
+    }[objective]
     return {
         "scores": "probabilities (N, labels) in the order of the labels",
         "label": label,

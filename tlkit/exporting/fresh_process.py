@@ -1,16 +1,18 @@
 """Reload an exported model and write down its answers. Run as a script, in a process of its own.
 
-It imports TensorFlow and nothing of tlkit: what it can answer, a serving stack can.
+It imports TensorFlow, the modules that it is told to, and nothing of tlkit: what it can answer, a serving
+stack can.
 
-Usage: python fresh_process.py SAVED_MODEL FOLDER
+Usage: python fresh_process.py SAVED_MODEL FOLDER [MODULE ...]
 
-FOLDER holds `encoded/` (image files, in the order of their names) and `pictures.npz` (uint8 arrays
-(h, w, 3)). The answers go to FOLDER as `bytes.npz`, `tensor.npz` (one array per output), `one.npz` (the
-first file alone) and `none.npz` (no file at all).
+FOLDER holds a folder for each signature, with a file for each batch (`000.npz`): one array per input, the
+bytes of `tf.io.serialize_tensor` (NumPy's own strings would lose a NUL at their end). The answers go beside
+it (`000.answers.npz`) in the same way. MODULEs bring the operations that TensorFlow lacks.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,40 +20,26 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-BATCH = 8
 
-
-def main(saved_model: Path, folder: Path) -> None:
+def main(saved_model: Path, folder: Path, modules: list[str]) -> None:
+    for module in modules:
+        importlib.import_module(module)
     signatures = tf.saved_model.load(str(saved_model)).signatures
-    files = [path.read_bytes() for path in sorted((folder / "encoded").iterdir())]
-    by_bytes = signatures["serving_default"]
-    batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
-    write(folder / "bytes.npz", [answer(by_bytes, image_bytes=tf.constant(batch)) for batch in batches])
-    write(folder / "one.npz", [answer(by_bytes, image_bytes=tf.constant(files[:1]))])
-    write(folder / "none.npz", [answer(by_bytes, image_bytes=tf.constant([], tf.string))])
-    with np.load(folder / "pictures.npz") as pictures:
-        by_tensor = signatures["tensor"]
-        answers = [answer(by_tensor, image=tf.constant(pictures[name][None])) for name in sorted(pictures)]
-    write(folder / "tensor.npz", answers)
-    if "tlkit" in sys.modules:
-        sys.exit("The check loaded tlkit, so it would prove nothing.")
-
-
-def answer(signature: Any, **inputs: Any) -> dict[str, np.ndarray]:
-    outputs = {name: value.numpy() for name, value in signature(**inputs).items()}
-    # Text as text: NumPy would pickle TensorFlow's byte objects.
-    return {
-        name: np.char.decode(value.astype(bytes), "utf-8") if value.dtype == object else value
-        for name, value in outputs.items()
-    }
-
-
-def write(path: Path, answers: list[dict[str, np.ndarray]]) -> None:
-    names = answers[0]
-    np.savez(
-        path, allow_pickle=False, **{name: np.concatenate([one[name] for one in answers]) for name in names}
-    )
+    for questions in sorted(folder.glob("*/*.npz")):
+        signature = signatures[questions.parent.name]
+        specs = signature.structured_input_signature[1]
+        with np.load(questions) as arrays:
+            inputs = {
+                name: tf.io.parse_tensor(arrays[name].tobytes(), specs[name].dtype) for name in arrays.files
+            }
+        answers: dict[str, Any] = {
+            name: np.frombuffer(tf.io.serialize_tensor(value).numpy(), np.uint8)
+            for name, value in signature(**inputs).items()
+        }
+        np.savez(questions.with_suffix(".answers.npz"), **answers)
+    if "tlkit" in sys.modules or "keras_hub" in sys.modules:
+        sys.exit("The check loaded more than a server has, so it would prove nothing.")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -1,95 +1,120 @@
-"""The graph that an exported model consists of: preprocessing, model, and answers with names."""
+"""The graph that an exported model consists of: its signatures, each from named inputs to named answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tlkit.config import Task
-from tlkit.preprocessing import ImagePreprocessing
-
-TOP_K = 5
-LABEL_THRESHOLD = 0.5
-LABEL_SEPARATOR = "|"
-
-IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
-IMAGE = tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")
+Tensors = dict[str, tf.Tensor]
 
 
-def make_module(
-    model: keras.Model,
-    preprocessing: ImagePreprocessing,
-    *,
-    task: Task,
-    classes: Sequence[str],
-    to_scores: Callable[[Any], Any],
-    assets: Sequence[Path],
-) -> tuple[tf.Module, dict[str, Any]]:
-    """The module to save, and its signatures.
+@dataclass(frozen=True)
+class Batch:
+    """Examples to try a signature with: its inputs by name, and what each example is, for messages."""
 
-    `serving_default` takes `image_bytes`, strings (N,), the bytes of one image file each; `tensor` takes
-    `image`, uint8 (N, h, w, 3), RGB. Both give, all as float32 or string:
+    inputs: dict[str, tf.Tensor]
+    names: tuple[str, ...]
 
-    - classify: `scores` (N, classes), `label` (N,), `top_k_labels` and `top_k_scores` (N, min(5, classes));
-    - multilabel: the same; `label` joins the names whose score is above 0.5 with `|`;
-    - regress: `value` (N,), or (N, k) where there are several.
+
+@dataclass(frozen=True)
+class Signature:
+    """One way to call an exported model.
+
+    `serve` is a graph function whose parameters are named as `inputs` are; `batches` are what is compared.
     """
 
-    def answer(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = to_scores(model(_never_empty(inputs), training=False))[: tf.shape(inputs)[0]]
-        return name_answers(tf.cast(scores, tf.float32), task, classes)
+    inputs: tuple[tf.TensorSpec, ...]
+    serve: Callable[..., Tensors]
+    batches: tuple[Batch, ...]
 
-    def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(preprocessing.from_raw(image_bytes))
+    def trace(self) -> Any:
+        """A new `tf.function` of it, with one concrete graph."""
+        return tf.function(self.serve, input_signature=self.inputs)
 
-    def serve_tensor(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(preprocessing.encode(preprocessing.resize_batch(image)))
 
+@dataclass(frozen=True)
+class Interface:
+    """All that depends on whether pictures or texts come in.
+
+    Attributes:
+        signatures: By name; `serving_default` is among them.
+        measured: The signature that takes the run's own examples, and takes them first.
+        modules: What a Python process imports, beside TensorFlow, before it opens the model.
+        trackables: The tables and other resources that the graphs use.
+        description: What `input.json` says about the inputs and what happens to them inside.
+        requests: For each signature the body of a request to TensorFlow Serving, as an example.
+    """
+
+    signatures: Mapping[str, Signature]
+    measured: str
+    modules: tuple[str, ...]
+    trackables: Sequence[Any]
+    description: dict[str, Any]
+    requests: Mapping[str, dict[str, Any]]
+
+
+def make_module(model: keras.Model, interface: Interface) -> tuple[tf.Module, dict[str, Any]]:
+    """The module to save, and its signatures as concrete functions."""
     module = tf.Module()
     # The bare variables: the Keras object would be saved with its training state and its own functions.
     module.model_variables = [variable.value for variable in model.variables]
-    module.asset_files = [tf.saved_model.Asset(str(path)) for path in assets]
-    module.serve_bytes = tf.function(serve_bytes, input_signature=[IMAGE_BYTES])
-    module.serve_tensor = tf.function(serve_tensor, input_signature=[IMAGE])
-    signatures = {
-        "serving_default": module.serve_bytes.get_concrete_function(),
-        "tensor": module.serve_tensor.get_concrete_function(),
-    }
-    return module, signatures
+    module.trackables = list(interface.trackables)
+    module.functions = {name: signature.trace() for name, signature in interface.signatures.items()}
+    return module, {name: function.get_concrete_function() for name, function in module.functions.items()}
 
 
-def name_answers(scores: tf.Tensor, task: Task, classes: Sequence[str]) -> dict[str, tf.Tensor]:
-    """The named outputs for float32 scores (N, classes), or values (N,), (N, 1) or (N, k)."""
-    if task == "regress":
-        single = scores.shape.rank == 2 and scores.shape[1] == 1
-        return {"value": tf.squeeze(scores, axis=1) if single else scores}
-    names = tf.constant(list(classes))
-    top_scores, top_indices = tf.math.top_k(scores, k=min(TOP_K, len(classes)))
-    label = tf.gather(names, tf.argmax(scores, axis=1)) if task == "classify" else _join_names(scores, names)
-    return {
-        "scores": scores,
-        "label": label,
-        "top_k_labels": tf.gather(names, top_indices),
-        "top_k_scores": top_scores,
-    }
+def add_assets(module: tf.Module, files: Sequence[Path]) -> None:
+    """Let files travel with the module."""
+    module.asset_files = [tf.saved_model.Asset(str(file)) for file in files]
 
 
-def _never_empty(inputs: tf.Tensor) -> tf.Tensor:
-    """The inputs (N, H, W, 3), with one example of zeros where there are none.
+def make_predict(model: keras.Model, to_scores: Callable[[Any], Any]) -> Callable[[Any], tf.Tensor]:
+    """A graph function from model inputs, a tensor or a dict of them, to float32 scores or values.
 
-    oneDNN's convolution gives an empty batch the shape of its input instead of its output, and what follows
-    fails (tried: TensorFlow 2.21.0; with TF_ENABLE_ONEDNN_OPTS=0 it does not).
+    It answers an empty batch, too: oneDNN's convolution gives that the shape of its input instead of its
+    output, and what follows fails (tried: TensorFlow 2.21.0; with TF_ENABLE_ONEDNN_OPTS=0 it does not).
     """
-    missing = tf.cast(tf.equal(tf.shape(inputs)[0], 0), tf.int32)
-    padded = tf.pad(inputs, [[0, missing], [0, 0], [0, 0], [0, 0]])
-    return tf.ensure_shape(padded, [None, *inputs.shape[1:]])
+    names = [tensor.name for tensor in model.inputs]
+
+    def predict(inputs: Any) -> tf.Tensor:
+        if isinstance(inputs, dict):  # an input that the model has no use for would be a warning
+            inputs = {name: inputs[name] for name in names}
+        n = tf.shape(next(iter(tf.nest.flatten(inputs))))[0]
+        scores = to_scores(model(tf.nest.map_structure(_never_empty, inputs), training=False))
+        return tf.cast(scores, tf.float32)[:n]
+
+    return predict
 
 
-def _join_names(scores: tf.Tensor, names: tf.Tensor) -> tf.Tensor:
-    every = tf.broadcast_to(names, tf.shape(scores))
-    chosen = tf.ragged.boolean_mask(every, scores > LABEL_THRESHOLD)
-    return tf.strings.reduce_join(chosen, axis=1, separator=LABEL_SEPARATOR)
+def custom_ops(functions: Mapping[str, Any]) -> tuple[str, ...]:
+    """The operations of concrete functions that TensorFlow itself does not have."""
+    graphs = [function.graph.as_graph_def() for function in functions.values()]
+    nodes = [node for graph in graphs for node in graph.node]
+    nodes += [node for graph in graphs for inner in graph.library.function for node in inner.node_def]
+    kinds = {node.op for node in nodes} - {
+        inner.signature.name for g in graphs for inner in g.library.function
+    }
+    return tuple(sorted(kind for kind in kinds if not hasattr(tf.raw_ops, kind) and not kind.startswith("_")))
+
+
+def make_batches(
+    examples: Sequence[tuple[str, Any]], stack: Callable[[list[Any]], Tensors]
+) -> tuple[Batch, ...]:
+    """Pairs of a name and an example as batches of 8, then a batch of one and an empty one."""
+    chunks = [examples[start : start + 8] for start in range(0, len(examples), 8)]
+    return tuple(
+        Batch(stack([example for _, example in chunk]), tuple(name for name, _ in chunk))
+        for chunk in [*chunks, examples[:1], examples[:0]]
+    )
+
+
+def _never_empty(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor (N, …), with one example of zeros where there are none."""
+    missing = tf.cast(tf.equal(tf.shape(tensor)[0], 0), tf.int32)
+    padded = tf.pad(tensor, [[0, missing], *[[0, 0]] * (tensor.shape.rank - 1)])
+    return tf.ensure_shape(padded, [None, *tensor.shape[1:]])

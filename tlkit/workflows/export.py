@@ -41,7 +41,7 @@ def export_run(
         run.model,
         run.preprocessing,
         Path(to),
-        task=run.config.task,
+        objective=run.config.objective,
         classes=run.classes,
         to_scores=partial(to_scores, run.config.task),
         entry=run.entry,

@@ -12,7 +12,7 @@ ROTATED_RIGHT = 6
 LARGEST_SIDE = 512  # encoding a large picture in eight formats would take longer than the check itself
 
 
-def add_odd_formats(examples: Sequence[bytes], at_least: int = 32) -> list[tuple[str, bytes]]:
+def add_odd_pictures(examples: Sequence[bytes], at_least: int = 32) -> list[tuple[str, bytes]]:
     """The examples, and copies of them in other formats: each format once, and more up to `at_least`.
 
     Returns:
