@@ -104,7 +104,7 @@ def test_a_zoo_file_of_ones_own_lies_over_the_shipped_one(tmp_path, monkeypatch)
     [
         (("params: 10", "params: many"), "small.params"),
         (("params: 10", "parms: 10"), "small.parms.*small.params|small.params.*small.parms"),
-        (("std: [4, 5, 6]", "std: [4, 0, 6]"), "small.input.scaling.std.*above 0"),
+        (("std: [4, 5, 6]", "std: [4, 0, 6]"), "small.input.image.scaling.std.*above 0"),
         (("stem: stem.*", "stem: 'stem(.*'"), "small.layer_groups.*'stem' is not a regular expression"),
         (("kind: keras", "kind: ftp"), "small.source.*ftp"),
         (("entries:\n", "entry:\n"), "unknown key 'entry'"),
@@ -124,7 +124,7 @@ def test_all_mistakes_are_listed_at_once(tmp_path):
         + ENTRY.replace("params: 10", "params: -1")
         + ENTRY.replace("small:", "other:").replace("64", "big")
     )
-    with pytest.raises(ConfigError, match=r"small\.params.*; other\.input\.image_size"):
+    with pytest.raises(ConfigError, match=r"small\.params.*; other\.input\.image\.image_size"):
         zoo.entries(write(tmp_path, text))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -11,20 +12,31 @@ from tlkit import zoo
 from tlkit.backbones.backbone import Backbone
 from tlkit.backbones.efficientnet_lite import build_efficientnet_lite, load_efficientnet_lite
 from tlkit.backbones.fresh_names import fresh_names, seeded
+from tlkit.backbones.hugging_face import load_hugging_face
 from tlkit.backbones.keras_applications import build_keras_application
 from tlkit.backbones.keras_file import load_keras_file, load_weights_file
+from tlkit.backbones.keras_hub_text import build_keras_hub_text
 from tlkit.backbones.mobilenet_torchvision import build_mobilenet_torchvision, load_mobilenet_torchvision
+from tlkit.backbones.scratch_image import build_image_cnn
+from tlkit.backbones.scratch_text import build_text_bilstm, build_text_cnn, build_text_mlp
+from tlkit.config.architecture import ArchitectureConfig
 from tlkit.errors import ConfigError
-from tlkit.zoo.entry import Constructor, ZooEntry
-from tlkit.zoo.source import FileSource, KerasSource
+from tlkit.zoo.entry import Constructor, ImageInput, TextInput, ZooEntry
+from tlkit.zoo.source import FileSource, KerasSource, NoSource
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "efficientnet_lite": build_efficientnet_lite,
+    "image_cnn": build_image_cnn,
     "keras_application": build_keras_application,
+    "keras_hub_text": build_keras_hub_text,
     "mobilenet_torchvision": build_mobilenet_torchvision,
+    "text_bilstm": build_text_bilstm,
+    "text_cnn": build_text_cnn,
+    "text_mlp": build_text_mlp,
 }
 WEIGHT_READERS: dict[str, Callable[[keras.Model, Path], None]] = {
     "efficientnet_lite": load_efficientnet_lite,
+    "keras_hub_text": load_hugging_face,
     "mobilenet_torchvision": load_mobilenet_torchvision,
 }
 
@@ -35,29 +47,47 @@ def load(
     weights: bool = True,
     image_size: int | None = None,
     seed: int | None = None,
+    architecture: ArchitectureConfig | None = None,
+    vocabulary_size: int | None = None,
+    sequence_length: int | None = None,
 ) -> Backbone:
     """Load a backbone: its pretrained weights are fetched at first use.
 
     `weights=False` gives the same architecture with the layers' own random initialisers, without a
-    network; `seed` makes that draw repeatable. `image_size` is in pixels and defaults to the size that the
-    weights were trained for. Layer names do not depend on what was built before in this process.
+    network; `seed` makes that draw repeatable. Layer names do not depend on what was built before in this
+    process.
 
-    Raises UnknownNameError (no such entry), ConfigError (a size that the architecture cannot take),
-    FetchError and StorageError (the weights cannot be had).
+    Args:
+        image_size: Pictures: in pixels; by default the size that the weights were trained for.
+        architecture: The shape of a backbone that is trained from scratch.
+        vocabulary_size: Texts: how many different tokens there are; by default what the entry says. A
+            pretrained backbone must know as many.
+        sequence_length: Texts: the most tokens that it will be given, at most what the entry says. The
+            model takes any length up to the entry's.
+
+    Raises UnknownNameError (no such entry), ConfigError (a size or a shape that the architecture cannot
+    take), FetchError and StorageError (the weights cannot be had).
 
     >>> backbone = load("efficientnet_lite0")
     >>> backbone.model.output.shape
     (None, 7, 7, 1280)
     """
     entry = zoo.get(entry) if isinstance(entry, str) else entry
-    size = _checked_size(entry, image_size)
-    if isinstance(entry.source, FileSource) and not entry.source.path.endswith(".weights.h5"):
-        if not weights:
-            raise ConfigError(f"{entry.name!r} is a saved model: it cannot be built without its weights")
-        model = load_keras_file(entry.source, zoo.fetch_weights(entry), size)
+    chosen = architecture.model_dump(exclude_none=True) if architecture else {}
+    if isinstance(entry.source, NoSource):
+        entry = _shaped(entry, chosen, vocabulary_size)
+    elif chosen:
+        raise ConfigError(f"{entry.name!r} is pretrained: its {next(iter(chosen))} cannot be chosen")
+    if isinstance(entry.input, TextInput):
+        _check_text(entry, entry.input, vocabulary_size, sequence_length)
+        model = _build_text(entry, weights=weights, seed=seed)
+        features = dict(model.output)
     else:
-        model = _build(entry, size, weights=weights, top=False, seed=seed)
-    return Backbone(entry, model, {"map": model.output})
+        model = _load_image(entry, entry.input, image_size, weights=weights, seed=seed)
+        features = {"map": model.output}
+    if isinstance(entry.source, NoSource):
+        entry = entry.model_copy(update={"params": model.count_params()})
+    return Backbone(entry, model, features)
 
 
 def load_classifier(entry: ZooEntry | str, *, image_size: int | None = None) -> keras.Model:
@@ -66,25 +96,74 @@ def load_classifier(entry: ZooEntry | str, *, image_size: int | None = None) -> 
     Raises what `load` raises, and ConfigError when the entry has no classification top.
     """
     entry = zoo.get(entry) if isinstance(entry, str) else entry
-    if isinstance(entry.source, FileSource):
-        raise ConfigError(f"{entry.name!r} comes from a file: it has no ImageNet classification top")
-    return _build(entry, _checked_size(entry, image_size), weights=True, top=True, seed=None)
+    if isinstance(entry.source, FileSource | NoSource) or not isinstance(entry.input, ImageInput):
+        raise ConfigError(f"{entry.name!r} has no ImageNet classification top")
+    size = _checked_size(entry, entry.input, image_size)
+    return _build_image(entry, size, weights=True, top=True, seed=None)
 
 
-def _build(entry: ZooEntry, size: int, *, weights: bool, top: bool, seed: int | None) -> keras.Model:
+def source_folder(entry: ZooEntry | str) -> Path:
+    """The folder with the vocabulary files of a text backbone, as `entry.input.tokenizer.files` names them.
+
+    Raises FetchError and StorageError when they cannot be had, ConfigError when there are none.
+    """
+    entry = zoo.get(entry) if isinstance(entry, str) else entry
+    if not isinstance(entry.input, TextInput) or not entry.input.tokenizer.files:
+        raise ConfigError(f"{entry.name!r} brings no vocabulary")
+    folder = zoo.fetch_weights(entry)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{entry.name!r} must come from a folder that holds its vocabulary, not from {folder}"
+        )
+    return folder
+
+
+def _load_image(
+    entry: ZooEntry, takes: ImageInput, image_size: int | None, *, weights: bool, seed: int | None
+) -> keras.Model:
+    size = _checked_size(entry, takes, image_size)
+    if isinstance(entry.source, FileSource) and not entry.source.path.endswith(".weights.h5"):
+        if not weights:
+            raise ConfigError(f"{entry.name!r} is a saved model: it cannot be built without its weights")
+        return load_keras_file(entry.source, zoo.fetch_weights(entry), size)
+    return _build_image(entry, size, weights=weights, top=False, seed=seed)
+
+
+def _build_image(entry: ZooEntry, size: int, *, weights: bool, top: bool, seed: int | None) -> keras.Model:
     constructor = _constructor(entry)
-    arguments = dict(constructor.arguments)
+    arguments: dict[str, Any] = dict(constructor.arguments)
     from_keras = isinstance(entry.source, KerasSource)
     if from_keras:
         arguments["weights"] = weights
-    path = zoo.fetch_weights(entry) if weights and not from_keras else None
+    if top:
+        arguments["top"] = True
     with fresh_names(), seeded(seed):
-        model = BUILDERS[constructor.builder](size, top=top, **arguments)
-    if path is not None and path.name.endswith(".weights.h5"):
-        load_weights_file(model, path)
-    elif path is not None:
-        WEIGHT_READERS[constructor.builder](model, path)
+        model = BUILDERS[constructor.builder](size, **arguments)
+    if weights and not from_keras:
+        _put_weights(entry, model, constructor)
     return model
+
+
+def _build_text(entry: ZooEntry, *, weights: bool, seed: int | None) -> keras.Model:
+    constructor = _constructor(entry)
+    arguments: dict[str, Any] = dict(constructor.arguments)
+    if constructor.builder == "keras_hub_text":
+        arguments |= {"family": entry.family, "pooler": "pooler" in entry.layer_groups}
+    with fresh_names(), seeded(seed):
+        model = BUILDERS[constructor.builder](**arguments)
+    if weights:
+        _put_weights(entry, model, constructor)
+    return model
+
+
+def _put_weights(entry: ZooEntry, model: keras.Model, constructor: Constructor) -> None:
+    if isinstance(entry.source, NoSource):
+        return
+    path = zoo.fetch_weights(entry)
+    if path.name.endswith(".weights.h5"):
+        load_weights_file(model, path)
+    else:
+        WEIGHT_READERS[constructor.builder](model, path)
 
 
 def _constructor(entry: ZooEntry) -> Constructor:
@@ -98,10 +177,39 @@ def _constructor(entry: ZooEntry) -> Constructor:
     return entry.constructor
 
 
-def _checked_size(entry: ZooEntry, image_size: int | None) -> int:
-    size = entry.input.image_size if image_size is None else image_size
-    if size < entry.input.min_image_size:
+def _shaped(entry: ZooEntry, chosen: dict[str, Any], vocabulary_size: int | None) -> ZooEntry:
+    """The entry of a backbone without pretrained weights, with the shape that was asked for."""
+    constructor = _constructor(entry)
+    unknown = [name for name in chosen if name not in constructor.arguments]
+    if unknown:
+        raise ConfigError(f"{entry.name!r} has no {unknown[0]}. It has: {', '.join(constructor.arguments)}")
+    arguments = {**constructor.arguments, **chosen}
+    if vocabulary_size is not None:
+        arguments["vocabulary_size"] = vocabulary_size
+    groups = {name: regex for name, regex in entry.layer_groups.items() if not name.startswith("layer")}
+    for number in range(1, int(arguments["layers"]) + 1):
+        groups[f"layer{number}"] = entry.layer_groups["layer1"].replace("layer1", f"layer{number}")
+    shaped = constructor.model_copy(update={"arguments": arguments})
+    return entry.model_copy(update={"constructor": shaped, "layer_groups": groups})
+
+
+def _check_text(
+    entry: ZooEntry, takes: TextInput, vocabulary_size: int | None, sequence_length: int | None
+) -> None:
+    if sequence_length is not None and not 1 <= sequence_length <= takes.sequence_length:
         raise ConfigError(
-            f"image_size {size} is too small for {entry.name!r}: at least {entry.input.min_image_size}"
+            f"sequence_length {sequence_length} does not fit {entry.name!r}: "
+            f"1 to {takes.sequence_length} tokens"
+        )
+    known = _constructor(entry).arguments.get("vocabulary_size")
+    if vocabulary_size is not None and isinstance(known, int) and vocabulary_size > known:
+        raise ConfigError(f"{entry.name!r} knows {known} tokens, its tokenizer has {vocabulary_size}")
+
+
+def _checked_size(entry: ZooEntry, takes: ImageInput, image_size: int | None) -> int:
+    size = takes.image_size if image_size is None else image_size
+    if size < takes.min_image_size:
+        raise ConfigError(
+            f"image_size {size} is too small for {entry.name!r}: at least {takes.min_image_size}"
         )
     return size

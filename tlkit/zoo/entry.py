@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, field_validator
 
 from tlkit.zoo.source import NoSource, Source
 
@@ -75,6 +75,17 @@ class TextInput(Record):
     segments: bool = False
 
 
+def _modality_of_input(value: Any) -> str:
+    fields = value if isinstance(value, dict) else type(value).model_fields
+    return "text" if "sequence_length" in fields or "tokenizer" in fields else "image"
+
+
+# By its fields, so that a mistake is reported for the one that was meant.
+Input = Annotated[
+    Annotated[ImageInput, Tag("image")] | Annotated[TextInput, Tag("text")], Discriminator(_modality_of_input)
+]
+
+
 class Constructor(Record):
     """The builder (a key of `tlkit.backbones.load.BUILDERS`) and its arguments: no weights are needed."""
 
@@ -105,7 +116,7 @@ class ZooEntry(Record):
     family: str
     source: Source
     constructor: Constructor | None = None
-    input: ImageInput | TextInput
+    input: Input
     layer_groups: Annotated[dict[str, str], Field(min_length=1)]
     params: PositiveInt
     license: str

@@ -15,13 +15,15 @@ from pathlib import Path, PurePosixPath
 from tlkit.errors import FetchError, StorageError
 from tlkit.zoo.cache import home, offline
 from tlkit.zoo.entry import ZooEntry
-from tlkit.zoo.source import FileSource, WheelSource
+from tlkit.zoo.source import FileSource, KerasHubSource, NoSource, WheelSource
 
 Progress = Callable[[str], None]
 
 
 def fetch_weights(entry: ZooEntry, progress: Progress | None = None) -> Path:
-    """The file of weights of `entry`, from the cache folder or downloaded into it; checked by its hash.
+    """The file of weights of `entry`, or their folder, from the cache folder or downloaded into it.
+
+    It is checked by its hash.
 
     `progress` is called with one line per step that takes time; by default they go to standard error.
     Raises FetchError (offline, refused, wrong hash) and StorageError (no permission, disk full).
@@ -29,9 +31,12 @@ def fetch_weights(entry: ZooEntry, progress: Progress | None = None) -> Path:
     if isinstance(entry.source, WheelSource):
         return fetch_wheel_member(entry.source, progress)
     if isinstance(entry.source, FileSource):
-        return _checked_local_file(entry.source)
+        return _checked_local_path(entry.source)
+    if isinstance(entry.source, NoSource):
+        raise FetchError(f"{entry.name!r} is trained from scratch: it has no pretrained weights")
+    keeper = "KerasHub" if isinstance(entry.source, KerasHubSource) else "Keras"
     raise FetchError(
-        f"The weights of {entry.name!r} are downloaded by Keras when the backbone is loaded: "
+        f"The weights of {entry.name!r} are downloaded by {keeper} when the backbone is loaded: "
         "there is no file to fetch before that"
     )
 
@@ -75,6 +80,11 @@ def is_intact(source: WheelSource) -> bool:
     if source.member.endswith("/"):
         return path.is_dir() and hash_of_folder(path) == source.member_sha256
     return path.is_file() and hash_of_file(path) == source.member_sha256
+
+
+def hash_of(path: Path) -> str:
+    """sha256 of a file or a folder."""
+    return hash_of_folder(path) if path.is_dir() else hash_of_file(path)
 
 
 def hash_of_file(path: Path) -> str:
@@ -157,7 +167,7 @@ def _unpack(wheel: Path, source: WheelSource, target: Path) -> None:
         raise FetchError(f"{source.member!r} cannot be taken out of {wheel.name}: {error}") from error
     if not target.exists():
         raise FetchError(f"{wheel.name} holds nothing below {source.member!r}")
-    received = hash_of_folder(target) if target.is_dir() else hash_of_file(target)
+    received = hash_of(target)
     if received != source.member_sha256:
         raise FetchError(
             f"{source.member} in {wheel.name} has sha256 {received}, the zoo names {source.member_sha256}"
@@ -176,11 +186,11 @@ def _replace(new: Path, target: Path, scratch: Path) -> None:
     new.replace(target)
 
 
-def _checked_local_file(source: FileSource) -> Path:
+def _checked_local_path(source: FileSource) -> Path:
     path = Path(source.path).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise FetchError(f"There is no file of weights at {path}")
-    if source.sha256 and hash_of_file(path) != source.sha256:
+    if source.sha256 and hash_of(path) != source.sha256:
         raise FetchError(f"{path} does not have the sha256 that the zoo names ({source.sha256})")
     return path
 

@@ -46,7 +46,8 @@ def read_zoo(path: Path) -> tuple[ZooEntry, ...]:
     """Parse and validate a zoo file: `families:` (shared fields) and `entries:` (the backbones).
 
     An entry that names a family starts from the family's fields. A mapping is merged with the family's key
-    by key, anything else replaces it. Raises ConfigError with every mistake that was found.
+    by key, anything else replaces it. A layer group with `{i}` in its name stands for one group per block of
+    the constructor (see `expand_groups`). Raises ConfigError with every mistake that was found.
     """
     content = _read_yaml(path)
     families, named = _mapping(content, "families", path), _mapping(content, "entries", path)
@@ -61,12 +62,47 @@ def read_zoo(path: Path) -> tuple[ZooEntry, ...]:
         family = fields.get("family")
         shared = families.get(family, {}) if isinstance(family, str) else {}
         try:
-            read.append(ZooEntry.model_validate({**_merged(shared, fields), "name": name}))
+            read.append(ZooEntry.model_validate({**expand_groups(merge(shared, fields)), "name": name}))
         except pydantic.ValidationError as error:
             mistakes += [f"{name}.{_dotted(found['loc'])}: {found['msg']}" for found in error.errors()]
     if mistakes:
         raise ConfigError(f"{path.name}: {'; '.join(mistakes)}")
     return tuple(read)
+
+
+def merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `shared`: mappings are merged key by key, anything else replaces."""
+    merged = dict(shared)
+    for key, value in own.items():
+        both = isinstance(value, Mapping) and isinstance(shared.get(key), Mapping)
+        merged[key] = merge(shared[key], value) if both else value
+    return merged
+
+
+def expand_groups(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an entry with a layer group for every block: `block{i}: layer_{i0}` as often as
+    `constructor.arguments.num_layers` (or `layers`) says; `{i}` counts from 1 and `{i0}` from 0."""
+    groups = fields.get("layer_groups")
+    if not isinstance(groups, Mapping) or not any("{i}" in str(name) for name in groups):
+        return fields
+    constructor = fields.get("constructor")
+    arguments = constructor.get("arguments") if isinstance(constructor, Mapping) else None
+    arguments = arguments if isinstance(arguments, Mapping) else {}
+    count = arguments.get("num_layers", arguments.get("layers"))
+    if not isinstance(count, int):
+        return fields  # refused, because "{i}" is left in the name of a group
+    expanded = {}
+    for name, pattern in groups.items():
+        for number in range(1, count + 1) if "{i}" in str(name) else (None,):
+            values = {"{i}": str(number), "{i0}": str(number - 1)} if number else {}
+            expanded[_filled(str(name), values)] = _filled(str(pattern), values)
+    return {**fields, "layer_groups": expanded}
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    for placeholder, value in values.items():
+        text = text.replace(placeholder, value)
+    return text
 
 
 def zoo_file() -> Path:
@@ -101,14 +137,6 @@ def _mapping(content: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path.name}: {key!r} must be a mapping of names, received {type(value).__name__}")
     return value
-
-
-def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(shared)
-    for key, value in own.items():
-        both = isinstance(value, Mapping) and isinstance(shared.get(key), Mapping)
-        merged[key] = _merged(shared[key], value) if both else value
-    return merged
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

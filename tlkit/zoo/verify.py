@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Literal
 
 from tlkit.zoo.entry import ZooEntry
-from tlkit.zoo.fetch import cached_path, hash_of_file, is_intact
+from tlkit.zoo.fetch import cached_path, hash_of, is_intact
 from tlkit.zoo.registry import entries
-from tlkit.zoo.source import FileSource, WheelSource
+from tlkit.zoo.source import FileSource, KerasHubSource, NoSource, WheelSource
 
-Status = Literal["ok", "damaged", "not fetched", "kept by Keras"]
+Status = Literal["ok", "damaged", "not fetched", "kept by Keras", "kept by KerasHub", "from scratch"]
 
 
 def verify(chosen: Iterable[ZooEntry] | None = None) -> dict[str, Status]:
     """The state of every entry's weights on this machine, by name. Reads files; downloads nothing.
 
     "ok": there, with the right hash. "damaged": there, with another hash; loading fetches it again.
-    "not fetched": not there yet. "kept by Keras": keras.applications downloads and checks them itself.
+    "not fetched": not there yet. "kept by Keras", "kept by KerasHub": they download and check them
+    themselves. "from scratch": there are none.
     """
     return {entry.name: _status(entry) for entry in (entries() if chosen is None else chosen)}
 
@@ -31,7 +32,9 @@ def _status(entry: ZooEntry) -> Status:
         return "ok" if is_intact(source) else "damaged"
     if isinstance(source, FileSource):
         path = Path(source.path).expanduser()
-        if not path.is_file():
+        if not path.exists():
             return "not fetched"
-        return "ok" if source.sha256 in (None, hash_of_file(path)) else "damaged"
-    return "kept by Keras"
+        return "ok" if source.sha256 is None or source.sha256 == hash_of(path) else "damaged"
+    if isinstance(source, NoSource):
+        return "from scratch"
+    return "kept by KerasHub" if isinstance(source, KerasHubSource) else "kept by Keras"
