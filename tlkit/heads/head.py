@@ -2,53 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
-from tlkit.config import HeadConfig, Task
+from tlkit.config import HeadConfig
+from tlkit.config.head import Objective
 from tlkit.errors import ConfigError
+from tlkit.heads.layers import Attach, attach_examples, attach_vectors, attach_words
 from tlkit.heads.losses import make_loss
+from tlkit.heads.metrics import find_monitor, make_metrics
 from tlkit.heads.own import attach_own, copy_metrics
-
-POOLING = {
-    "avg": (keras.layers.GlobalAveragePooling2D,),
-    "max": (keras.layers.GlobalMaxPooling2D,),
-    "avg_max": (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D),
-}
+from tlkit.heads.pair_losses import make_pair_loss
 
 
 @dataclass(frozen=True)
 class Head:
-    """A task head.
+    """What is attached on top of a backbone.
 
     Attributes:
-        attach: Maps the backbone's features (`map`: float32 (N, h, w, C)) to the outputs: logits
-            (N, classes), or values (N, targets) in the target's unit.
-        loss: Takes targets and outputs.
+        task: What it learns; a pair of texts is classified or regressed.
+        n_outputs: The last axis of what it gives. None: as wide as the features (`embed`).
+        attach: Maps the backbone's features to the outputs. Features are `map`, float32 (N, h, w, C), or
+            `sequence`, float32 (N, T, C), with `mask`, int32 (N, T), where padding is told apart, `pooled`,
+            float32 (N, C), where the backbone has a pooler, and `word_starts`, int32 (N, W), for `tokens`.
+            Outputs are logits (N, classes), values (N, targets) in the target's unit, logits of words
+            (N, W, tags), or vectors of length 1, (N, d).
+        loss: Takes targets and outputs. Targets of `tokens` are int32 (N, W), below 0 where there is no word;
+            those of `embed` float32 (2N,): outputs are pairs, row after row, and each pair's score is there
+            twice.
         metrics: Makes new metrics for each compile.
         monitor: The logged value that tells which epoch is best.
         mode: `max` or `min` of that value.
+        uses_pooler: Whether `attach` looks at `pooled`, where it is offered.
     """
 
-    task: Task
-    n_outputs: int
+    task: Objective
+    n_outputs: int | None
     attach: Callable[[Mapping[str, Any]], Any]
     loss: Any
     metrics: Callable[[], list[Any]]
     monitor: str
     mode: str
+    uses_pooler: bool = False
 
 
 def make_head(
     options: HeadConfig | None = None,
-    task: Task = "classify",
+    objective: Objective = "classify",
     *,
-    n_outputs: int,
-    targets: np.ndarray | None = None,
+    n_outputs: int | None = None,
+    targets: Any = None,
+    classes: Sequence[str] | None = None,
     layer: Any = None,
     loss: Any = None,
     metrics: Any = None,
@@ -57,87 +64,92 @@ def make_head(
 
     Args:
         options: Layers, regularisation and loss.
-        task: `classify`, `multilabel` or `regress`.
-        n_outputs: Classes, labels or target values.
-        targets: Training targets (N,) or (N, targets) of a regression; their mean and deviation set
-            its scale.
-        layer: A Keras layer or function (feature map → outputs) in place of the layers of `options`. A layer
-            is copied.
-        loss: A Keras loss or function in place of `options.loss`. It sees logits, or values in the
-            target's unit.
-        metrics: One or several Keras metrics in place of the task's own; they see logits or values.
+        objective: `classify`, `multilabel`, `regress`, `tokens` or `embed`.
+        n_outputs: Classes, labels, target values or tags. `embed` needs none.
+        targets: Training targets. Of a regression, (N,) or (N, targets): their mean and deviation set its
+            scale. Of `embed`, the scores: their range is the scale of the loss `cosine`, and where all are
+            missing (NaN or None) `auto` is `ranking`. The others look at none.
+        classes: Names of the tags; with an `O` among them, `word_f1` tells which epoch is best.
+        layer: A Keras layer or function (feature map → outputs; of texts: sequence, or for tags the vectors
+            of words, and a keyword `mask` if it takes one) in place of the layers of `options`. A layer is
+            copied.
+        loss: A Keras loss or function in place of `options.loss`. It sees what `attach` gives.
+        metrics: One or several Keras metrics in place of the task's own; they see what `attach` gives.
 
     Raises:
-        ConfigError: The loss does not fit the task, `n_outputs` is too small, or `layer` or a metric
-            cannot be made again from its config.
+        ConfigError: Loss or pooling does not fit, `n_outputs` is too small, or `layer` or a metric cannot be
+            made again from its config.
     """
     options = options or HeadConfig()
     if metrics is not None:
         copy_metrics(metrics)  # now, not when training begins
-    if task == "classify" and n_outputs < 2:
-        raise ConfigError(f"A classifier needs at least 2 classes, received {n_outputs}.")
-    mean, deviation = _scale(options, task, targets, n_outputs)
+    if objective != "embed":
+        n_outputs = _checked(n_outputs, objective)
+    elif options.hidden_units:
+        n_outputs = options.hidden_units[-1]
+    scored = objective == "embed" and not _all_missing(targets)
+    mean, deviation = _scale(options, objective, targets, n_outputs or 1)
+    monitor, mode = find_monitor(objective, classes, scored) if metrics is None else ("val_loss", "min")
     return Head(
-        task=task,
+        task=objective,
         n_outputs=n_outputs,
-        attach=attach_own(layer) if layer is not None else _layers(options, n_outputs, mean, deviation),
-        loss=loss if loss is not None else make_loss(options, task, n_outputs, deviation),
-        metrics=(lambda: copy_metrics(metrics)) if metrics is not None else lambda: _metrics(task),
-        # The loss rises on examples that are confidently wrong while accuracy still improves.
-        monitor="val_accuracy" if task == "classify" and metrics is None else "val_loss",
-        mode="max" if task == "classify" and metrics is None else "min",
+        attach=attach_own(layer, objective)
+        if layer is not None
+        else _layers(options, objective, n_outputs or 0, mean, deviation),
+        loss=loss if loss is not None else _loss(options, objective, n_outputs or 0, deviation, targets),
+        metrics=lambda: (
+            make_metrics(objective, classes, scored) if metrics is None else copy_metrics(metrics)
+        ),
+        monitor=monitor,
+        mode=mode,
+        uses_pooler=layer is None and objective != "tokens" and options.pooling == "cls",
     )
 
 
-def _layers(
-    options: HeadConfig, n_outputs: int, mean: Any, deviation: Any
-) -> Callable[[Mapping[str, Any]], Any]:
-    def dense(units: int, activation: str | None, name: str) -> keras.layers.Layer:
-        return keras.layers.Dense(
-            units,
-            activation=activation,
-            kernel_initializer=options.initializer,
-            kernel_regularizer=keras.regularizers.L1L2(options.l1, options.l2)
-            if options.l1 or options.l2
-            else None,
-            name=name,
+def _checked(n_outputs: int | None, objective: Objective) -> int:
+    if n_outputs is None:
+        raise ConfigError(
+            f"A head for {objective!r} needs n_outputs: how many classes, labels, values or tags."
         )
-
-    def attach(features: Mapping[str, Any]) -> Any:
-        pooled = [
-            layer(name=f"head_{layer.__name__.lower()}")(features["map"])
-            for layer in POOLING[options.pooling]
-        ]
-        x = pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name="head_pooled")(pooled)
-        for index, units in enumerate(options.hidden_units, start=1):
-            x = _dropout(options.dropout, f"head_dropout{index}")(x)
-            x = dense(units, options.activation, f"head_hidden{index}")(x)
-        x = _dropout(options.dropout, "head_dropout")(x)
-        x = dense(n_outputs, None, "head_output")(x)
-        if np.all(np.asarray(mean) == 0.0) and np.all(np.asarray(deviation) == 1.0):
-            return x
-        return keras.layers.Rescaling(scale=deviation, offset=mean, name="head_unit")(x)
-
-    return attach
+    if objective in ("classify", "tokens") and n_outputs < 2:
+        names = (
+            "A classifier needs at least 2 classes" if objective == "classify" else "A tagger needs 2 tags"
+        )
+        raise ConfigError(f"{names}, received {n_outputs}.")
+    return n_outputs
 
 
-def _dropout(rate: float, name: str) -> Callable[[Any], Any]:
-    return keras.layers.Dropout(rate, name=name) if rate else lambda x: x
+def _layers(
+    options: HeadConfig, objective: Objective, n_outputs: int, mean: list[float], deviation: list[float]
+) -> Attach:
+    if objective == "embed":
+        return attach_vectors(options)
+    if objective == "tokens":
+        if options.pooling != "auto":
+            raise ConfigError(
+                f"head.pooling: task 'tokens' answers for every word and pools none, received "
+                f"{options.pooling!r}. Use pooling: auto."
+            )
+        return attach_words(options, n_outputs)
+    return attach_examples(options, n_outputs, mean, deviation)
 
 
-def _scale(options: HeadConfig, task: Task, targets: np.ndarray | None, n_outputs: int) -> tuple[Any, Any]:
+def _loss(options: HeadConfig, objective: Objective, n_outputs: int, deviation: Any, targets: Any) -> Any:
+    if objective == "embed":
+        return make_pair_loss(options, targets)
+    return make_loss(options, objective, n_outputs, deviation)
+
+
+def _all_missing(scores: Any) -> bool:
+    return scores is not None and bool(np.isnan(np.asarray(scores, "float32")).all())
+
+
+def _scale(
+    options: HeadConfig, objective: Objective, targets: Any, n_outputs: int
+) -> tuple[list[float], list[float]]:
     """Mean and deviation per target, as plain lists that a saved layer can hold."""
-    if task != "regress" or targets is None or not options.standardize:
+    if objective != "regress" or targets is None or not options.standardize:
         return [0.0] * n_outputs, [1.0] * n_outputs
     values = np.asarray(targets, "float64").reshape(len(targets), -1)
     deviation = values.std(axis=0)
     return values.mean(axis=0).tolist(), np.where(deviation > 0, deviation, 1.0).tolist()
-
-
-def _metrics(task: Task) -> list[Any]:
-    if task == "classify":
-        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-    if task == "multilabel":
-        # The models give logits: a probability above 0.5 is a logit above 0.
-        return [keras.metrics.BinaryAccuracy(name="binary_accuracy", threshold=0.0)]
-    return [keras.metrics.MeanAbsoluteError(name="mae")]

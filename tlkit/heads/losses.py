@@ -1,18 +1,22 @@
-"""Losses on logits and on values, chosen by the task unless named."""
+"""Losses on logits and on values, chosen by the objective unless named; those of vectors are apart."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import keras
+import tensorflow as tf
 
-from tlkit.config import HeadConfig, Task
+from tlkit.config import HeadConfig
+from tlkit.config.head import Objective
 from tlkit.errors import ConfigError
 
 ALLOWED = {
     "classify": ("auto", "cross_entropy", "focal"),
     "multilabel": ("auto", "cross_entropy", "focal"),
     "regress": ("auto", "mse", "mae", "huber"),
+    "tokens": ("auto", "cross_entropy", "focal"),
+    "embed": ("auto", "cosent", "cosine", "ranking"),
 }
 
 
@@ -29,6 +33,32 @@ class OneHotLoss(keras.losses.Loss):
         return self.loss.call(keras.ops.one_hot(indices, self.n_classes), y_pred)
 
 
+class WordLoss(keras.losses.Loss):
+    """A categorical loss over tags, int (N, W); no word is where a tag is below 0.
+
+    It has a value for each example, (N,): the sum over its words, divided by how many words an example of the
+    global batch has on average. So the mean over the examples of all replicas, which is what a training step
+    takes, is the mean over words, however these fall on examples and replicas.
+    """
+
+    def __init__(self, loss: keras.losses.Loss, n_tags: int) -> None:
+        super().__init__(name=loss.name)
+        self.loss = loss
+        self.n_tags = n_tags
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        tags = keras.ops.cast(y_true, "int32")
+        real = keras.ops.cast(tags >= 0, y_pred.dtype)
+        each = self.loss.call(keras.ops.one_hot(keras.ops.maximum(tags, 0), self.n_tags), y_pred)
+        words = keras.ops.sum(real)
+        examples = keras.ops.cast(keras.ops.shape(real)[0], real.dtype)
+        # None outside of replicas, where Keras only tries the shapes.
+        replica = tf.distribute.get_replica_context()
+        if replica is not None and replica.num_replicas_in_sync > 1:
+            words, examples = replica.all_reduce(tf.distribute.ReduceOp.SUM, [words, examples])
+        return keras.ops.sum(each * real, axis=1) * examples / keras.ops.maximum(words, 1)
+
+
 class StandardizedLoss(keras.losses.Loss):
     """A regression loss in standard deviations of the target; the model answers in the target's unit."""
 
@@ -42,23 +72,18 @@ class StandardizedLoss(keras.losses.Loss):
         return self.loss.call(y_true / self.deviation, y_pred / self.deviation)
 
 
-def make_loss(options: HeadConfig, task: Task, n_outputs: int, deviation: Any = 1.0) -> keras.losses.Loss:
-    """The loss of a task.
+def make_loss(
+    options: HeadConfig, objective: Objective, n_outputs: int, deviation: Any = 1.0
+) -> keras.losses.Loss:
+    """The loss of an objective other than `embed`.
 
     Raises:
-        ConfigError: The named loss does not fit the task.
+        ConfigError: The named loss does not fit.
     """
-    if options.loss not in ALLOWED[task]:
-        raise ConfigError(
-            f"head.loss: {options.loss!r} does not fit task {task!r}. Allowed: {', '.join(ALLOWED[task])}."
-        )
-    if task == "regress" and options.label_smoothing:
-        raise ConfigError(
-            "head.label_smoothing smooths labels; a regression has none. Use label_smoothing: 0."
-        )
+    check_loss(options, objective)
+    smoothing = options.label_smoothing
     focal = options.loss == "focal"
-    if task == "classify":
-        smoothing = options.label_smoothing
+    if objective in ("classify", "tokens"):
         loss = (
             keras.losses.CategoricalFocalCrossentropy(
                 alpha=1.0, gamma=options.focal_gamma, from_logits=True, label_smoothing=smoothing
@@ -66,9 +91,8 @@ def make_loss(options: HeadConfig, task: Task, n_outputs: int, deviation: Any = 
             if focal
             else keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
         )
-        return OneHotLoss(loss, n_outputs)
-    if task == "multilabel":
-        smoothing = options.label_smoothing
+        return OneHotLoss(loss, n_outputs) if objective == "classify" else WordLoss(loss, n_outputs)
+    if objective == "multilabel":
         if focal:
             return keras.losses.BinaryFocalCrossentropy(
                 gamma=options.focal_gamma, from_logits=True, label_smoothing=smoothing
@@ -81,3 +105,15 @@ def make_loss(options: HeadConfig, task: Task, n_outputs: int, deviation: Any = 
         "huber": keras.losses.Huber(delta=options.huber_delta),
     }
     return StandardizedLoss(regressions[options.loss], deviation)
+
+
+def check_loss(options: HeadConfig, objective: Objective) -> None:
+    """Raises ConfigError where the named loss, or smoothing, is not for this objective."""
+    allowed = ALLOWED[objective]
+    if options.loss not in allowed:
+        raise ConfigError(
+            f"head.loss: {options.loss!r} does not fit task {objective!r}. Allowed: {', '.join(allowed)}."
+        )
+    if objective in ("regress", "embed") and options.label_smoothing:
+        what = "a regression" if objective == "regress" else "task 'embed'"
+        raise ConfigError(f"head.label_smoothing smooths labels; {what} has none. Use label_smoothing: 0.")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
+from tlkit.config.head import Objective
 from tlkit.errors import ConfigError
+from tlkit.heads.layers import answer_words, first_subwords
 
 
-def attach_own(head: Any) -> Callable[[Mapping[str, Any]], Any]:
+def attach_own(head: Any, objective: Objective = "classify") -> Callable[[Mapping[str, Any]], Any]:
     """What maps a backbone's features to the outputs of a head of one's own.
+
+    It sees the feature map of pictures (N, h, w, C), the sequence of texts (N, T, C), or for tags the words
+    (N, W, C); of the last two also which are real, int32 (N, T) or (N, W), if it has a keyword `mask`. Where
+    there is no word its answer is taken back, and vectors get length 1, as with every head.
 
     A layer is copied, with the weights that it may have: the run's must be made in the scope of its strategy,
     and the same object may be the head of the next run, which then does not start where this one ended.
@@ -21,17 +28,33 @@ def attach_own(head: Any) -> Callable[[Mapping[str, Any]], Any]:
     """
     if not callable(head):
         raise ConfigError(
-            f"head: expected options, a Keras layer, or a function of the feature map, received {head!r}."
+            f"head: expected options, a Keras layer, or a function of the features, received {head!r}."
         )
 
     def attach(features: Mapping[str, Any]) -> Any:
         layer = _copy(head) if isinstance(head, keras.layers.Layer) else head
-        outputs = layer(features["map"])
+        seen, mask = _what_it_sees(features)
+        takes_mask = mask is not None and "mask" in _arguments(layer)
+        outputs = layer(seen, mask=mask) if takes_mask else layer(seen)
         if isinstance(head, keras.layers.Layer) and head.weights:
             layer.set_weights(head.get_weights())
-        return outputs
+        if objective == "embed":
+            return keras.layers.UnitNormalization(name="head_unit")(outputs)
+        return answer_words(outputs, features) if objective == "tokens" else outputs
 
     return attach
+
+
+def _what_it_sees(features: Mapping[str, Any]) -> tuple[Any, Any]:
+    if "map" in features:
+        return features["map"], None
+    if "word_starts" in features:
+        return first_subwords(features), keras.ops.cast(features["word_starts"] >= 0, "int32")
+    return features["sequence"], features.get("mask")
+
+
+def _arguments(layer: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(layer.call if isinstance(layer, keras.layers.Layer) else layer).parameters
 
 
 def _copy(layer: keras.layers.Layer) -> keras.layers.Layer:

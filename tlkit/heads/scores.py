@@ -6,21 +6,22 @@ from typing import Any
 
 import keras
 
-from tlkit.config import Task
+from tlkit.config.head import Objective
 
 
-def to_scores(task: Task, outputs: Any) -> Any:
-    """Probabilities from logits; values of a regression stay as they are.
+def to_scores(objective: Objective, outputs: Any) -> Any:
+    """Probabilities from logits; values of a regression and vectors stay as they are.
 
     Args:
-        task: `classify` (softmax over classes), `multilabel` (sigmoid per label) or `regress`.
-        outputs: Float array or tensor (N, classes) of logits, or (N, targets) of values.
+        objective: `classify` (softmax over classes), `multilabel` (sigmoid per label), `tokens` (softmax over
+            the tags of each word), `regress` or `embed`.
+        outputs: Float array or tensor: logits (N, classes) or (N, W, tags), values (N, targets), or vectors.
 
     Returns:
         A tensor of the same shape.
     """
-    if task == "classify":
+    if objective in ("classify", "tokens"):
         return keras.ops.softmax(outputs, axis=-1)
-    if task == "multilabel":
+    if objective == "multilabel":
         return keras.ops.sigmoid(outputs)
     return keras.ops.convert_to_tensor(outputs)

@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from tlkit.config import Task
+from tlkit.config.head import Objective
 from tlkit.errors import ConfigError
 
 
 def example_weights(
     spec: Literal["none", "balanced"] | Mapping[str, float],
-    task: Task,
+    objective: Objective,
     targets: np.ndarray,
     classes: Sequence[str] | None,
 ) -> np.ndarray | None:
@@ -21,7 +21,7 @@ def example_weights(
 
     Args:
         spec: `none`, `balanced` (n / (classes × count)), or a weight for every class by name.
-        task: `classify`; the other tasks take no class weights.
+        objective: `classify`, also of pairs; the others take no class weights.
         targets: Class indices, int (N,).
         classes: Class names, in the order of the indices.
 
@@ -29,13 +29,14 @@ def example_weights(
         float32 (N,), or None where every example weighs the same.
 
     Raises:
-        ConfigError: The task has no classes to weigh, or the table does not name every class.
+        ConfigError: There are no classes to weigh, or the table does not name every class.
     """
     if spec == "none":
         return None
-    if task != "classify" or classes is None:
+    if objective != "classify" or classes is None:
         raise ConfigError(
-            f"head.class_weight is for task 'classify', received task {task!r}. Use class_weight: none."
+            "head.class_weight is for task 'classify', and for 'pair' where it learns labels; "
+            f"this one is {objective!r}. Use class_weight: none."
         )
     if spec == "balanced":
         counts = np.bincount(targets, minlength=len(classes))
