@@ -1,0 +1,41 @@
+"""The text preparation of BERT's own tokenizer, in the graph: cleaning, folding, and splitting into words."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tlkit.preprocessing.tokenizers.bert_characters import IDEOGRAPHS, MARKS, PUNCTUATION, REMOVED, SPACES
+
+
+def split_bert_words(texts: tf.Tensor, *, lowercase: bool, strip_accents: bool) -> tf.RaggedTensor:
+    """Strings (N,), valid UTF-8, as words and punctuation marks: ragged strings (N, None).
+
+    Control characters are dropped, white space separates, ideographs and punctuation marks stand alone;
+    accents come off after canonical decomposition, then capitals become small letters one by one (a final
+    sigma is a sigma like any other), as in the tokenizer that BERT was trained with.
+    Source: Devlin et al. 2018, arXiv:1810.04805, and the tokenizer published with it.
+    """
+    texts = tf.strings.regex_replace(texts, _one_of(REMOVED), "")
+    texts = tf.strings.regex_replace(texts, _one_of(SPACES), " ")
+    texts = tf.strings.regex_replace(texts, _one_of(IDEOGRAPHS), r" \0 ")
+    if strip_accents:
+        texts = _decompose(texts)
+        texts = tf.strings.regex_replace(texts, f"{_one_of(MARKS)}+", "")
+    if lowercase:
+        # Lower-casing a whole string would write a sigma at the end of a word differently.
+        texts = tf.strings.regex_replace(texts, "Σ", "σ")
+        texts = tf.strings.lower(texts, encoding="utf-8")
+    texts = tf.strings.regex_replace(texts, _one_of(PUNCTUATION), r" \0 ")
+    return tf.strings.split(texts)
+
+
+def _decompose(texts: tf.Tensor) -> tf.Tensor:
+    import tensorflow_text  # here, because importing it takes seconds and pictures do not need it
+
+    return tensorflow_text.normalize_utf8(texts, "NFD")
+
+
+def _one_of(ranges: str) -> str:
+    """An RE2 character class of ranges like `0-8 ad`, in hexadecimal."""
+    bounds = (part.split("-") for part in ranges.split())
+    return "[" + "".join("-".join(rf"\x{{{bound}}}" for bound in pair) for pair in bounds) + "]"
