@@ -67,6 +67,12 @@ def test_the_metric_can_be_chosen() -> None:
         plot_history(history.iloc[:0])
 
 
+def test_of_a_tagger_the_f1_over_words_is_shown() -> None:
+    history = make_history(("full", 3)).assign(word_f1=0.5, val_word_f1=0.4)
+    assert [axes.get_ylabel() for axes in plot_history(history).axes] == ["loss", "word f1"]
+    assert plot_history(history, metric="accuracy").axes[1].get_ylabel() == "accuracy"
+
+
 def test_the_confusion_matrix_is_numbered_while_it_is_small() -> None:
     few = plot_confusion_matrix(confusion_matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), ["a", "b" * 90]))
     assert texts(few) == ["1", "1", "1"]

@@ -1,4 +1,4 @@
-"""How good a model is on a split, by task. The numbers are scikit-learn's and SciPy's."""
+"""How good a model is on a split, by what it learned. The numbers are scikit-learn's and SciPy's."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 import scipy.stats
 import sklearn.metrics
 
-from tlkit.config import Task
+from tlkit.config.head import Objective
 from tlkit.errors import DataError, TrainingError
+from tlkit.evaluation.entities import measure_tags
+from tlkit.evaluation.similarity import measure_vectors
 
 THRESHOLD = 0.5
 """Multi-label: a label is predicted where its score is above this."""
@@ -19,20 +21,25 @@ TOP_K = 5
 
 
 def compute_metrics(
-    task: Task,
-    targets: np.ndarray,
-    scores: np.ndarray,
+    objective: Objective,
+    targets: Any,
+    scores: Any,
     classes: Sequence[str] | None,
     loss: float | None = None,
 ) -> dict[str, Any]:
     """The metrics of one split.
 
     Args:
-        task: `classify`, `multilabel` or `regress`.
-        targets: Class numbers (N,); or 0/1 per label (N, labels); or values (N,) or (N, values).
+        objective: `classify`, `multilabel`, `regress`, `tokens` or `embed`.
+        targets: Class numbers (N,); or 0/1 per label (N, labels); or values (N,) or (N, values). `tokens`:
+            for each sentence the numbers of its words' tags, int (words,). `embed`: the scores of the pairs,
+            (N,), or (2N,) with each of them twice; NaN where a pair has none.
         scores: Probabilities (N, classes) or (N, labels); or predicted values, shaped like `targets`.
-        classes: Names of the classes, labels or values, in the order of the columns. None: they have none
-            (a regression), and their numbers are used.
+            `tokens`: for each sentence the probabilities (W, tags), or the numbers of the predicted tags
+            (W,); what is above the number of its words is padding, and words without scores or with equal
+            ones are taken for `O`. `embed`: vectors (2N, d), pairs row after row, or (N, 2, d).
+        classes: Names of the classes, labels, values or tags, in the order of the columns. None: they have
+            none (a regression, vectors), and their numbers are used.
         loss: The mean loss on the split, if it was computed.
 
     Returns:
@@ -47,23 +54,23 @@ def compute_metrics(
           `per_class`; a label counts as predicted where its score is above 0.5.
         - regress: `mae`, `rmse`, `r2`, `spearman`, averaged over the values where there are several, and
           then `per_value`.
+        - tokens: `accuracy` (of words); `precision`, `recall` and `entity_f1` of whole entities, counted as
+          conlleval and seqeval do; `per_class` for each type of entity.
+        - embed: `spearman` and `pearson` of the cosines; without any scores `accuracy_at_1` and `mrr` of each
+          pair's second text among all second texts.
 
     Raises:
         DataError: The split has no examples.
         TrainingError: A score is not finite.
     """
-    targets, scores = np.asarray(targets), np.asarray(scores, np.float64)
     if len(targets) == 0:
         raise DataError("Cannot compute metrics: the split has no examples.")
-    broken = int((~np.isfinite(scores.reshape(len(scores), -1))).any(axis=1).sum())
+    broken = sum(not np.isfinite(np.asarray(row, np.float64)).all() for row in scores)
     if broken:
         raise TrainingError(
             f"The model gives scores that are not finite for {broken} of {len(scores)} examples."
         )
-    compute = {"classify": _classify, "multilabel": _multilabel, "regress": _regress}[task]
-    columns = scores.shape[1] if scores.ndim == 2 else 1
-    names = list(classes) if classes else [str(number) for number in range(columns)]
-    metrics, absent = compute(targets, scores, names)
+    metrics, absent = _measure(objective, targets, scores, classes)
     if loss is not None and np.isfinite(loss):
         metrics["loss"] = float(loss)
     elif loss is not None:
@@ -74,6 +81,18 @@ def compute_metrics(
 
 
 Metrics = tuple[dict[str, Any], dict[str, str]]
+
+
+def _measure(objective: Objective, targets: Any, scores: Any, classes: Sequence[str] | None) -> Metrics:
+    if objective == "tokens":
+        return measure_tags(targets, scores, classes or ())
+    if objective == "embed":
+        return measure_vectors(targets, scores)
+    targets, scores = np.asarray(targets), np.asarray(scores, np.float64)
+    compute = {"classify": _classify, "multilabel": _multilabel, "regress": _regress}[objective]
+    columns = scores.shape[1] if scores.ndim == 2 else 1
+    names = list(classes) if classes else [str(number) for number in range(columns)]
+    return compute(targets, scores, names)
 
 
 def _classify(targets: np.ndarray, scores: np.ndarray, classes: list[str]) -> Metrics:
