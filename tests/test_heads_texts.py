@@ -6,7 +6,7 @@ import pytest
 
 from tlkit.config import HeadConfig
 from tlkit.errors import ConfigError
-from tlkit.heads import make_head, to_scores
+from tlkit.heads import example_weights, make_head, to_scores
 
 N, T, C = 3, 5, 4
 SEQUENCE = np.random.default_rng(0).normal(size=(N, T, C)).astype("float32")
@@ -185,3 +185,9 @@ def test_the_number_of_outputs_must_be_there():
         make_head(objective="tokens")
     with pytest.raises(ConfigError, match="A tagger needs 2 tags, received 1"):
         make_head(objective="tokens", n_outputs=1)
+
+
+def test_weights_of_classes_are_for_labels_of_examples_alone():
+    with pytest.raises(ConfigError, match="for 'pair' where it learns labels; this one is 'tokens'"):
+        example_weights("balanced", "tokens", np.array([0, 1]), ("B-x", "O"))
+    assert example_weights("none", "tokens", np.array([0, 1]), ("B-x", "O")) is None
