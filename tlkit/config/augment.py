@@ -1,7 +1,7 @@
-"""Which random changes training pictures go through: a policy's name, `none`, or a list of augmentations.
+"""Which random changes training examples go through: a policy's name, `none`, or a list of augmentations.
 
-Names and arguments are those of Keras's own layers (`random_flip` is `keras.layers.RandomFlip`). In a list
-each item is a name, or a name with its options: `[random_flip, {random_rotation: {factor: 0.05}}]`.
+Names and arguments for pictures are those of Keras's own layers (`random_flip` is `keras.layers.RandomFlip`).
+In a list each item is a name, or a name with its options: `[random_flip, {random_rotation: {factor: 0.05}}]`.
 """
 
 from __future__ import annotations
@@ -11,30 +11,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
-from tlkit.config.base import Options
-from tlkit.errors import suggest
+from tlkit.config.augmentation import Augmentation as Augmentation
+from tlkit.config.augmentation import Modality
+from tlkit.config.head import Task
+from tlkit.config.text_augment import TEXT_AUGMENTATIONS
+from tlkit.errors import ConfigError, suggest
 
 FillMode = Literal["reflect", "constant", "wrap", "nearest"]
 Share = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
 Signed = Annotated[float, pydantic.Field(ge=-1.0, le=1.0)]
 ZoomBound = Annotated[float, pydantic.Field(gt=-1.0, le=1.0)]
-
-
-class Augmentation(Options):
-    """One random change. A number `f` as a factor stands for the range from `-f` to `f`."""
-
-    name: ClassVar[str]
-
-    @pydantic.model_serializer(mode="wrap")
-    def _by_name(self, options: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {self.name: options(self)}
-
-    @pydantic.model_validator(mode="after")
-    def _ranges_ascend(self) -> Augmentation:
-        for field, value in self:
-            if isinstance(value, tuple) and value[0] > value[1]:
-                raise ValueError(f"{field} must go from low to high, received {list(value)}")
-        return self
 
 
 class _Moving(Augmentation):
@@ -111,22 +97,22 @@ class RandAugment(Augmentation):
     """Strength of each operation."""
 
 
-AUGMENTATIONS: dict[str, type[Augmentation]] = {
-    kind.name: kind
-    for kind in (
-        RandomFlip,
-        RandomRotation,
-        RandomZoom,
-        RandomTranslation,
-        RandomCrop,
-        RandomContrast,
-        RandomBrightness,
-        GaussianNoise,
-        RandAugment,
-    )
-}
+_KINDS: tuple[type[Augmentation], ...] = (
+    RandomFlip,
+    RandomRotation,
+    RandomZoom,
+    RandomTranslation,
+    RandomCrop,
+    RandomContrast,
+    RandomBrightness,
+    GaussianNoise,
+    RandAugment,
+    *TEXT_AUGMENTATIONS,
+)
+AUGMENTATIONS: dict[str, type[Augmentation]] = {kind.name: kind for kind in _KINDS}
 
-# `default` is for pictures without a fixed up or down; what is written or drawn wants `none`.
+# `default` is for pictures without a fixed up or down; what is written or drawn wants `none`. For texts it
+# is nothing: a changed word can be another label's.
 POLICIES: dict[str, tuple[Augmentation, ...]] = {
     "none": (),
     "flip_horizontal": (RandomFlip(mode="horizontal"),),
@@ -174,9 +160,29 @@ def parse_augment(value: Any) -> Any:
     return tuple(parsed)
 
 
-def resolve_augment(spec: str | tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
-    """The augmentations that a parsed value stands for, in the order in which they are applied."""
-    return POLICIES[spec] if isinstance(spec, str) else spec
+def resolve_augment(
+    spec: str | tuple[Augmentation, ...], modality: Modality = "image", task: Task = "classify"
+) -> tuple[Augmentation, ...]:
+    """The augmentations that a parsed value stands for, in the order in which they are applied.
+
+    `default` is none for texts. Raises ConfigError where one is not for the modality or the task.
+    """
+    if spec == "default" and modality == "text":
+        return ()
+    augmentations = POLICIES[spec] if isinstance(spec, str) else spec
+    wrong = [options.name for options in augmentations if options.modality != modality]
+    if wrong:
+        fitting = [name for name, kind in AUGMENTATIONS.items() if kind.modality == modality]
+        raise ConfigError(
+            f"preprocessing.augment: {', '.join(map(repr, wrong))} is not for {modality}s. "
+            f"Allowed: none, {', '.join(fitting)}."
+        )
+    if augmentations and task == "tokens":
+        raise ConfigError(
+            f"preprocessing.augment: {augmentations[0].name!r} cannot be used for task 'tokens', whose tags "
+            "would no longer stand at their words. Use augment: none."
+        )
+    return augmentations
 
 
 def _make(name: Any, options: Any) -> Augmentation | list[str]:

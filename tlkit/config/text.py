@@ -52,8 +52,10 @@ class StopWords(Options):
 
     name: Literal["stop_words"] = "stop_words"
     language: str = "english"
-    keep: tuple[str, ...] = ("no", "nor", "not")
-    """Stop words that stay: a negation decides the meaning."""
+    keep_negations: bool = True
+    """Leave negations in, such as `not`, `isn't`, `nicht` or `pas`: they decide the meaning."""
+    keep: tuple[str, ...] = ()
+    """Further stop words that stay."""
 
 
 class PorterStem(Options):
