@@ -18,9 +18,9 @@ class LayerGroup:
     """Consecutive layers of a backbone.
 
     `layers` are the layers that hold weights themselves, sub-layers included; `weights` are the paths of
-    those weights. `cut` is the one tensor through which everything above the group gets what it knows of
-    the picture, as late as possible (after the group's activations and additions); None where several
-    tensors leave the group.
+    those weights. `cut` is the one tensor through which everything above the group gets what was computed
+    of the example, as late as possible (after the group's activations and additions); None where several
+    tensors leave the group. The model's inputs, such as the padding mask, are at hand above every cut.
     """
 
     name: str
@@ -91,6 +91,7 @@ def _cuts(
     calls = calls_of(model)
     last_use = {id(tensor): place for place, call in enumerate(calls) for tensor in call.inputs}
     last_use |= {id(tensor): len(calls) for tensor in model.outputs}
+    at_hand = {id(tensor) for tensor in model.inputs}
     needed: dict[int, keras.KerasTensor] = {}
     highest: dict[int, int] = {}  # tensor → the highest group that it depends on
     done, cuts = -1, {}
@@ -108,7 +109,9 @@ def _cuts(
         done = max([done, *groups])
         highest |= {id(tensor): max([below, *groups]) for tensor in call.outputs}
         needed |= {id(tensor): tensor for tensor in call.outputs if id(tensor) in last_use}
-        needed = {key: tensor for key, tensor in needed.items() if last_use[key] > place}
+        needed = {
+            key: tensor for key, tensor in needed.items() if last_use[key] > place and key not in at_hand
+        }
         complete = done >= 0 and not any(remaining[: done + 1])
         if complete and len(needed) == 1:
             cuts[done] = next(iter(needed.values()))

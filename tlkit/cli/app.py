@@ -80,11 +80,12 @@ def _make_app() -> click.Group:
     )
     @click.version_option(__version__, prog_name="tlkit", message="%(prog)s %(version)s")
     def app() -> None:
-        """Fine-tune a pretrained backbone on your own images.
+        """Fine-tune a pretrained backbone on your own images or texts.
 
         \b
-        Try it:        tlkit demo
-        Your images:   tlkit finetune --data photos/   (one folder per class)
+        Try it:        tlkit demo                            tlkit demo --text
+        Your images:   tlkit finetune --data photos/         (one folder per class)
+        Your texts:    tlkit finetune --data reviews.csv     (columns text and label)
         """
 
     return app

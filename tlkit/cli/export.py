@@ -1,4 +1,4 @@
-"""tlkit export: a run as a SavedModel that takes encoded pictures."""
+"""tlkit export: a run as a SavedModel that takes encoded pictures, or strings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from tlkit.cli.options import json_option, overwrite_option
 @click.option(
     "--to", "target", required=True, type=click.Path(), help="The folder to write, for example sm/1."
 )
+@click.option(
+    "--client-preprocessing",
+    is_flag=True,
+    help="Export a run with NLTK steps: whoever calls the model must do them.",
+)
 @overwrite_option
 @json_option
-def export(run: str, target: str, overwrite: bool, as_json: bool) -> None:
+def export(run: str, target: str, client_preprocessing: bool, overwrite: bool, as_json: bool) -> None:
     """Write a run's SavedModel, with the preprocessing inside, and check what was written."""
     from tlkit.cli.quiet import load_tensorflow
 
@@ -22,7 +27,7 @@ def export(run: str, target: str, overwrite: bool, as_json: bool) -> None:
     from tlkit.cli.output import print_json
     from tlkit.workflows import export_run
 
-    written = export_run(run, target, overwrite)
+    written = export_run(run, target, overwrite, client_preprocessing)
     if as_json:
         print_json({"run": run, "export": written})
     else:

@@ -16,31 +16,48 @@ from tlkit.cli.options import (
 from tlkit.errors import ConfigError
 
 
-@click.command(short_help="Fine-tune a backbone on your own images.")
+@click.command(short_help="Fine-tune a backbone on your own images or texts.")
 @click.argument("arguments", nargs=-1, metavar="[CONFIG.yaml] [key.path=value]...")
 @config_options()
 @overwrite_option
 @click.option(
     "--dry-run", is_flag=True, help="Show config, layer groups, stages and an estimate; train nothing."
 )
+@click.option(
+    "--compare",
+    "changes",
+    multiple=True,
+    metavar="key.path=value",
+    help="Train a second run with this changed, and show both.",
+)
 @json_option
 def finetune(
-    arguments: tuple[str, ...], overwrite: bool, dry_run: bool, as_json: bool, **parameters: Any
+    arguments: tuple[str, ...],
+    overwrite: bool,
+    dry_run: bool,
+    changes: tuple[str, ...],
+    as_json: bool,
+    **parameters: Any,
 ) -> None:
-    """Fine-tune a pretrained backbone on your own images.
+    """Fine-tune a pretrained backbone on your own images or texts.
 
     No config file is needed. Options and key.path=value win over the file; `tlkit config` lists every key.
 
     \b
     tlkit finetune --data photos/
+    tlkit finetune --data reviews.csv
+    tlkit finetune --data pairs.csv --task pair data.columns.label=score
     tlkit finetune --data photos/ --plan gradual --epochs 5 head.dropout=0.3
     tlkit finetune config.yaml --seed 1
+    tlkit finetune --data reviews.csv --compare preprocessing.sequence_length=64
     """
-    from tlkit.cli.report import print_dry_run, print_next_steps, print_run
+    from tlkit.cli.report import print_comparison, print_dry_run, print_next_steps, print_run
     from tlkit.config import load_config
 
     path, overrides = split_arguments(arguments)
-    config = load_config(path, overrides, chosen_options(parameters)).config
+    options = chosen_options(parameters)
+    config = load_config(path, overrides, options).config
+    other = load_config(path, [*overrides, *changes], options).config
     if config.data.source is None:
         raise ConfigError(
             "No data. Add --data FOLDER (one folder per class) or --data TABLE.csv, or try: tlkit demo"
@@ -49,10 +66,13 @@ def finetune(
     from tlkit.cli.quiet import load_tensorflow
 
     load_tensorflow()
-    from tlkit.workflows import plan_finetune, run_finetune
+    from tlkit.workflows import compare_runs, plan_finetune, run_finetune
 
     if dry_run:
         print_dry_run(plan_finetune(config), as_json)
+        return
+    if changes:
+        print_comparison(compare_runs(config, other, changes, overwrite), as_json)
         return
     run = run_finetune(config, overwrite=overwrite)
     print_run(run, as_json)

@@ -32,12 +32,12 @@ CONFIG_OPTIONS = {
     option.flag: option
     for option in (
         ConfigOption(
-            "--data", "data.source", str, "Folder of class folders, table (CSV, Parquet), or sample."
+            "--data", "data.source", str, "Folder of class folders, table (CSV, Parquet, CoNLL), or sample."
         ),
         ConfigOption(
             "--backbone", "backbone", str, "A zoo entry (see: tlkit zoo list) or an earlier run's folder."
         ),
-        ConfigOption("--task", "task", str, "classify, multilabel or regress."),
+        ConfigOption("--task", "task", str, "classify, multilabel, regress, pair, tokens or embed."),
         ConfigOption("--plan", "plan", str, "head, top, head_then_all, gradual or full."),
         ConfigOption("--epochs", "training.epochs", int, "Epochs of every stage."),
         ConfigOption(
@@ -47,6 +47,7 @@ CONFIG_OPTIONS = {
         ConfigOption(
             "--image-size", "preprocessing.image_size", int, "Side of the model's input, in pixels."
         ),
+        ConfigOption("--sequence-length", "preprocessing.sequence_length", int, "Most tokens of one text."),
         ConfigOption("--strategy", "strategy", str, "auto, cpu, gpu, mirrored or tpu."),
         ConfigOption("--seed", "seed", int, "Decides splits, order, draws and initial weights."),
         ConfigOption("--deterministic", "deterministic", bool, "Make two runs on one machine bit-identical."),
@@ -83,7 +84,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     files = [argument for argument in arguments if "=" not in argument]
     for file in files:
         if Path(file).is_dir():
-            raise ConfigError(f"{file} is a folder, not a config. To train on its images: --data {file}")
+            raise ConfigError(f"{file} is a folder, not a config. To train on what is in it: --data {file}")
     if len(files) > 1:
         raise ConfigError(f"One config at most, received {', '.join(files)}. Overrides are key.path=value.")
     return (files[0] if files else None), overrides

@@ -11,7 +11,7 @@ import click
 from tlkit.cli.output import print_json, print_table, to_plain
 
 if TYPE_CHECKING:
-    from tlkit.workflows import DryRun, Run
+    from tlkit.workflows import Comparison, DryRun, Run
     from tlkit.zoo import SampleEntry
 
 
@@ -52,6 +52,20 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
     print_table(["metric", *splits], [row for row in rows if all(_is_number(value) for value in row[1:])])
 
 
+def print_comparison(comparison: Comparison, as_json: bool) -> None:
+    """The metrics of two runs side by side, and what the change did."""
+    if as_json:
+        print_json(comparison)
+        return
+    mine, others = comparison.run.metrics, comparison.other.metrics
+    rows = [
+        [name, mine[name], others[name], f"{-difference:+.4f}"]
+        for name, difference in comparison.differences.items()
+    ]
+    print_table(["metric", "as given", " ".join(comparison.changes), "the change did"], rows)
+    click.echo(f"\nRun folders  {comparison.run.path}\n             {comparison.other.path}")
+
+
 def print_stages(run: Run) -> None:
     columns = ["stage", "trains", "parameters", "epochs", "seconds", "frozen weights", "BatchNorm"]
     rows = [
@@ -70,14 +84,20 @@ def print_stages(run: Run) -> None:
 
 
 def print_next_steps(run: Run) -> None:
-    click.echo(f"\nNext:  tlkit predict {run.path} IMAGE...\n       tlkit evaluate {run.path} --data FOLDER")
+    click.echo(f"\nNext:  {_predict(run)}\n       tlkit evaluate {run.path} --data DATA")
 
 
 def print_own_data_hint(run: Run) -> None:
-    click.echo(
-        f"\nNext:  tlkit predict {run.path} IMAGE..."
-        "\n       tlkit finetune --data FOLDER      your own images, in one folder per class"
-    )
+    own = {
+        "image": "tlkit finetune --data FOLDER      your own images, in one folder per class",
+        "text": "tlkit finetune --data TABLE.csv   your own texts, with the columns text and label",
+    }
+    click.echo(f"\nNext:  {_predict(run)}\n       {own[run.entry.modality]}")
+
+
+def _predict(run: Run) -> str:
+    inputs = {"pair": '--text "..." --text-b "..."'}.get(run.config.task, '--text "..."')
+    return f"tlkit predict {run.path} {'IMAGE...' if run.entry.modality == 'image' else inputs}"
 
 
 def print_dry_run(plan: DryRun, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from tlkit.cli.options import json_option
 from tlkit.cli.output import print_facts, print_json, print_table
 from tlkit.cli.report import print_licence
 from tlkit.errors import DataCheckError, UnknownNameError
+from tlkit.zoo import TextInput
 
 if TYPE_CHECKING:
     from tlkit.zoo import ZooEntry
@@ -101,12 +102,15 @@ def _fetch(name: str) -> Path:
     return fetch_sample(sample)
 
 
+def _input(entry: ZooEntry) -> str:
+    size = entry.input
+    return f"{size.sequence_length} tokens" if isinstance(size, TextInput) else f"{size.image_size} px"
+
+
 def _print_entries(found: Iterable[ZooEntry], as_json: bool) -> None:
     if as_json:
         print_json([entry.to_dict() for entry in found])
         return
-    columns = ["name", "family", "parameters", "pixels", "source", "licence", "verified"]
-    rows = [
-        [e.name, e.family, e.params, e.input.image_size, e.source.kind, e.license, e.verified] for e in found
-    ]
+    columns = ["name", "family", "parameters", "input", "source", "licence", "verified"]
+    rows = [[e.name, e.family, e.params, _input(e), e.source.kind, e.license, e.verified] for e in found]
     print_table(columns, rows)

@@ -48,7 +48,7 @@ class Split(Options):
 
 class DataConfig(Options):
     source: str | None = None
-    """A folder of class folders, a folder of split folders, a table (CSV, Parquet, CoNLL), or a sample's name."""
+    """A folder of class folders or of split folders, a table (CSV, Parquet, CoNLL), or a sample's name."""
     columns: Columns = Columns()
     split: Split = Split()
     max_bad: Share = 0.05

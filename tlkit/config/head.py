@@ -38,9 +38,9 @@ class HeadConfig(Options):
     l2: NonNegative = 0.0
     """L2 penalty on the kernels of the dense layers."""
     loss: Loss = "auto"
-    """`auto`: cross-entropy for labels, mean squared error for numbers. For `embed`: `cosent` (the order of the
-    scores), `cosine` (squared error of the cosine), `ranking` (pairs without scores: the partner against all
-    others of the batch); `auto` is `cosent`, or `ranking` where there are no scores."""
+    """`auto`: cross-entropy for labels, mean squared error for numbers. For `embed`: `cosent` (the order of
+    the scores), `cosine` (squared error of the cosine), `ranking` (pairs without scores: the partner against
+    all others of the batch); `auto` is `cosent`, or `ranking` where there are no scores."""
     focal_gamma: NonNegative = 2.0
     """Focusing parameter of the focal loss (Lin et al., arXiv:1708.02002)."""
     huber_delta: Annotated[float, pydantic.Field(gt=0.0)] = 1.0

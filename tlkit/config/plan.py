@@ -104,18 +104,18 @@ PlanSpec = Annotated[
     pydantic.Discriminator(_kind),
 ]
 
-DEFAULT_PLAN = TopPlan()
+UNNAMED = TopPlan.model_fields["name"].default  # the plan that options without a name belong to
 
 
 def parse_plan(value: Any) -> Any:
     """A plan's name, its options, or a list of stages, in the form that is validated.
 
-    Options without a name are those of the default plan. Raises ValueError when it is none of the three.
+    Options without a name are those of `top`. Raises ValueError when it is none of the three.
     """
     if isinstance(value, str):
         value = {"name": value}
     if isinstance(value, dict):
-        value = {"name": DEFAULT_PLAN.name, **value}
+        value = {"name": UNNAMED, **value}
         if value["name"] not in PLANS:
             hint = suggest(str(value["name"]), PLANS)
             raise ValueError(f"unknown plan {value['name']!r}.{hint} A list of stages is one, too.")

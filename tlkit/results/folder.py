@@ -84,6 +84,11 @@ class RunFolder:
         return self.path / "labels.txt"
 
     @property
+    def tokenizer(self) -> Path:
+        """The folder of the vocabulary, of a run on texts."""
+        return self.path / "tokenizer"
+
+    @property
     def manifest(self) -> Path:
         return self.path / "manifest.csv"
 

@@ -19,13 +19,16 @@ COPIES = 2
 USABLE = 0.5
 
 
-def choose_batch_size(spec: Literal["auto"] | int, model: keras.Model, n_train: int, n_replicas: int) -> int:
+def choose_batch_size(
+    spec: Literal["auto"] | int, model: keras.Model, n_train: int, n_replicas: int, sequence_length: int = 1
+) -> int:
     """The global batch size: the given one, or for `auto` the largest power of two up to 32 that fits.
 
     Args:
         spec: `auto` or a number of examples over all replicas.
         model: Its activations are counted, as if all of them were trained.
         n_train: Training examples; a batch is never larger.
+        sequence_length: Tokens of a text, where the model takes any number of them.
         n_replicas: Every replica takes the same number of examples: Keras fails on an uneven first batch.
 
     Raises:
@@ -44,7 +47,7 @@ def choose_batch_size(spec: Literal["auto"] | int, model: keras.Model, n_train: 
     while (
         spec == "auto"
         and size > n_replicas
-        and size / n_replicas * _step_bytes(model) > USABLE * _free_bytes()
+        and size / n_replicas * _step_bytes(model, sequence_length) > USABLE * _free_bytes()
     ):
         size //= 2
     size = max(n_replicas, min(size, n_train))
@@ -69,7 +72,7 @@ def find_fitting(size: int, step: Callable[[int], object], n_replicas: int = 1) 
     return None
 
 
-def _step_bytes(model: keras.Model) -> float:
+def _step_bytes(model: keras.Model, sequence_length: int) -> float:
     layers = model._flatten_layers(include_self=False)
     shapes = [
         tensor.shape
@@ -77,7 +80,10 @@ def _step_bytes(model: keras.Model) -> float:
         for node in getattr(layer, "_inbound_nodes", ())
         for tensor in node.output_tensors
     ]
-    known = [np.prod([side for side in shape[1:] if side is not None], dtype="float64") for shape in shapes]
+    known = [
+        np.prod([sequence_length if side is None else side for side in shape[1:]], dtype="float64")
+        for shape in shapes
+    ]
     return float(sum(known)) * FLOAT32_BYTES * COPIES
 
 

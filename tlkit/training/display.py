@@ -17,12 +17,15 @@ SHOWN = ("loss", "accuracy", "binary_accuracy", "mae")
 class LiveDisplay(keras.callbacks.Callback):
     """Stage, epoch, loss and metric, examples per second, and time left, on standard error."""
 
-    def __init__(self, stage: Stage, position: str, steps_per_epoch: int, n_train: int) -> None:
+    def __init__(
+        self, stage: Stage, position: str, steps_per_epoch: int, n_train: int, unit: str = "images"
+    ) -> None:
         super().__init__()
         self.stage = stage
         self.title = f"stage {position} {stage.name}"
         self.steps_per_epoch = steps_per_epoch
         self.n_train = n_train
+        self.unit = unit
         self.console = make_console()
         self.epoch = 0
         self.epoch_started = 0.0
@@ -51,7 +54,7 @@ class LiveDisplay(keras.callbacks.Callback):
             self.task,
             completed=self.epoch * self.steps_per_epoch + batch + 1,
             description=f"{self.title} · epoch {self.epoch + 1}/{self.stage.epochs}",
-            status=f"{_values(logs)} · {done / self.train_seconds:.0f} images/s",
+            status=f"{_values(logs)} · {done / self.train_seconds:.0f} {self.unit}/s",
             refresh=True,
         )
 
@@ -59,7 +62,7 @@ class LiveDisplay(keras.callbacks.Callback):
         rate = self.n_train / max(self.train_seconds, 1e-9)
         self.console.print(
             f"{self.title} · epoch {epoch + 1}/{self.stage.epochs} · "
-            f"{_values(logs, all_values=True)} · {rate:.0f} images/s",
+            f"{_values(logs, all_values=True)} · {rate:.0f} {self.unit}/s",
             highlight=False,
             soft_wrap=True,
         )

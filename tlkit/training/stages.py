@@ -127,7 +127,7 @@ def train_stages(
 def compile_stage(run: Trainable, stage: Stage) -> TrainingModel:
     """A freshly compiled training model over the run's layers, for what is trainable now."""
     with run.strategy.scope():
-        model = TrainingModel(run.model.inputs, run.model.outputs[0], name=run.model.name)
+        model = TrainingModel(run.model.input, run.model.output, name=run.model.name)
         model.compile(
             make_optimizer(run.training, stage.learning_rate, stage.epochs * run.steps_per_epoch),
             run.head.loss,
@@ -137,7 +137,7 @@ def compile_stage(run: Trainable, stage: Stage) -> TrainingModel:
     return model
 
 
-def _training_pipeline(run: Trainable, stage: Stage, place: Place) -> tf.data.Dataset:
+def training_pipeline(run: Trainable, stage: Stage, place: Place) -> tf.data.Dataset:
     """All epochs of a stage, augmented and batched; no two epochs of a run draw the same."""
     return make_pipeline(
         run.dataset.splits["train"],
@@ -181,7 +181,7 @@ def _fit(
     built_in = make_callbacks(run.monitor, run.head.mode, stage, run.training, folder, name_batch)
     try:
         history = model.fit(
-            _training_pipeline(run, stage, place),
+            training_pipeline(run, stage, place),
             epochs=stage.epochs,
             steps_per_epoch=run.steps_per_epoch,
             validation_data=_validation_pipeline(run),
@@ -215,7 +215,7 @@ def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
     advice = (
         f"{fitting} fits: --batch-size {fitting}"
         if fitting
-        else f"Not even {run.n_replicas} fits: use a smaller --image-size."
+        else f"Not even {run.n_replicas} fits: use a smaller --image-size or --sequence-length."
     )
     return TrainingError(
         f"Out of memory in stage {stage.name!r} with a global batch size of {run.global_batch_size}. {advice}"

@@ -6,12 +6,10 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
-import tensorflow as tf
+from typing import Any
 
 from tlkit.plans import Stage
-from tlkit.training.stages import Trainable, compile_stage
+from tlkit.training.stages import Place, Trainable, compile_stage, training_pipeline
 
 STEPS = 3
 
@@ -25,23 +23,18 @@ class StepTime:
 
 
 def time_step(run: Trainable, stage: Stage) -> StepTime:
-    """Measure a few steps of a stage on black pictures. The run's weights move: for a dry run only."""
+    """Measure a few steps of a stage on its own examples. The run's weights move: for a dry run only."""
     model = compile_stage(run, stage)
-    size = run.global_batch_size
-    targets = run.dataset.splits["train"].targets[:1]
-    inputs = tf.zeros((size, *run.model.input_shape[1:]))
-    batch = (inputs, tf.constant(np.repeat(targets, size, axis=0)))
-    model.train_on_batch(*batch)
-    model.test_on_batch(*batch)
-    return StepTime(
-        _median(lambda: model.train_on_batch(*batch)), _median(lambda: model.test_on_batch(*batch))
-    )
+    batches = [batch[:2] for batch in training_pipeline(run, stage, Place(0, 1, 0)).take(STEPS)]
+    model.train_on_batch(*batches[0])
+    model.test_on_batch(*batches[0])
+    return StepTime(_median(model.train_on_batch, batches), _median(model.test_on_batch, batches))
 
 
-def _median(step: Callable[[], object]) -> float:
+def _median(step: Callable[..., object], batches: list[Any]) -> float:
     seconds = []
-    for _ in range(STEPS):
+    for batch in batches:
         started = time.perf_counter()
-        step()
+        step(*batch)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)

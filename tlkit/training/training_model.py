@@ -30,7 +30,7 @@ class TrainingModel(keras.Model):
         if n_replicas == 1:
             return super().train_step(data)  # type: ignore[no-any-return]
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        n_local = tf.cast(tf.shape(x)[0], tf.float32)
+        n_local = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
         with tf.GradientTape() as tape:
             outputs = self(x, training=True)
             # Keras has divided by the number of replicas already, for its mean over replicas.
@@ -59,7 +59,7 @@ class TrainingModel(keras.Model):
 
     def save_weights(self, filepath: str | Path, overwrite: bool = True, **kwargs: Any) -> None:
         """Save whole or not at all, for checkpoint callbacks; without the optimizer's state."""
-        plain = keras.Model(self.inputs, self.outputs[0])
+        plain = keras.Model(self.input, self.output)
         size = sum(math.prod(each.shape) * tf.as_dtype(each.dtype).size for each in plain.variables)
         with writing(Path(filepath), size + HDF5_BYTES * len(plain.variables)) as temporary:
             plain.save_weights(temporary, overwrite=True, **kwargs)

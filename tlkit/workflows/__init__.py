@@ -1,5 +1,6 @@
 """One job from start to end: finetune, evaluate, predict, export."""
 
+from tlkit.workflows.compare import Comparison, compare_runs
 from tlkit.workflows.dry_run import DryRun, plan_finetune
 from tlkit.workflows.evaluate import evaluate_run
 from tlkit.workflows.export import export_run
@@ -9,9 +10,11 @@ from tlkit.workflows.predict import predict_run
 from tlkit.workflows.run import Run, load_run
 
 __all__ = [
+    "Comparison",
     "DryRun",
     "PythonObjects",
     "Run",
+    "compare_runs",
     "evaluate_run",
     "export_run",
     "finetune",

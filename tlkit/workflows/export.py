@@ -1,10 +1,12 @@
-"""From a run to a SavedModel that takes raw bytes."""
+"""From a run to a SavedModel that takes raw bytes or strings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,14 +14,18 @@ import tensorflow as tf
 
 from tlkit.exporting import export_saved_model
 from tlkit.heads import to_scores
-from tlkit.workflows.evaluate import Outputs
+from tlkit.workflows.outputs import Outputs
 from tlkit.workflows.run import Run, load_run
 
 N_EXAMPLES = 32
 
 
 def export_run(
-    run: Run | str | Path, to: str | Path, overwrite: bool = False, pictures: Sequence[bytes] = ()
+    run: Run | str | Path,
+    to: str | Path,
+    overwrite: bool = False,
+    client_preprocessing: bool = False,
+    outputs: Mapping[str, Outputs] | None = None,
 ) -> Path:
     """Write a SavedModel with the preprocessing inside, and check it in a fresh process.
 
@@ -27,48 +33,76 @@ def export_run(
         run: A run, or its folder.
         to: The folder to write; TensorFlow Serving wants its last part to be a version number.
         overwrite: Replace what is there.
-        pictures: Encoded pictures to compare; by default examples of the run, or generated ones where the
-            run's files are gone.
+        client_preprocessing: Export although the run has NLTK steps, which whoever calls the model must do.
+        outputs: What the run gave for its held-out examples; some of them are compared. By default examples
+            of the run's folder are, or made-up ones where those are gone.
 
     Raises:
+        ConfigError: The run has NLTK steps, and `client_preprocessing` is false.
         StorageError: `to` is not empty, or cannot be written.
         ExportMismatch: The exported model answers differently; nothing is left at `to`.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    raw = list(pictures) or _pictures_of(run)
-    scores = to_scores(run.config.task, run.outputs(run.preprocessing.from_raw(tf.constant(raw))))
+    find = _pictures if run.entry.modality == "image" else _texts
+    examples = find(run, outputs or {})
     export_saved_model(
         run.model,
         run.preprocessing,
         Path(to),
         objective=run.config.objective,
         classes=run.classes,
-        to_scores=partial(to_scores, run.config.task),
+        to_scores=partial(to_scores, run.config.objective),
         entry=run.entry,
-        examples=raw,
-        expected=np.asarray(scores),
+        examples=examples,
+        expected=_scores(run, examples),
         overwrite=overwrite,
+        client_preprocessing=client_preprocessing,
     )
     return Path(to)
 
 
-def example_pictures(outputs: Mapping[str, Outputs]) -> list[bytes]:
-    """Up to 32 encoded pictures of a run's last evaluated split; none where nothing was held out."""
-    if not outputs:
-        return []
-    examples = list(outputs.values())[-1].examples
-    if examples.paths is not None:
-        return [Path(path).read_bytes() for path in examples.paths[:N_EXAMPLES]]
-    assert examples.samples is not None
-    return [tf.io.encode_png(sample).numpy() for sample in examples.samples[:N_EXAMPLES]]
+def _scores(run: Run, examples: Sequence[Any]) -> np.ndarray | None:
+    """What the run gives for these raw examples."""
+    if not examples:
+        return None
+    ragged = run.config.task == "tokens"
+    raw = tf.ragged.constant(examples, tf.string, ragged_rank=1) if ragged else tf.constant(examples)
+    preprocessing = run.preprocessing
+    if run.config.task == "embed":  # trained on pairs, asked for one text at a time
+        preprocessing = replace(preprocessing, task="classify")
+    inputs = preprocessing.from_raw(raw)
+    return np.asarray(to_scores(run.config.objective, run.outputs(inputs)))
 
 
-def _pictures_of(run: Run) -> list[bytes]:
-    """Pictures of the run's manifest that are still there; without any, generated ones."""
-    paths = [Path(path) for path in pd.read_csv(run.folder.manifest, keep_default_na=False)["path"] if path]
-    raw = [path.read_bytes() for path in paths if path.is_file()][:N_EXAMPLES]
-    if raw:
-        return raw
-    size = run.preprocessing.image_size
+def _pictures(run: Run, outputs: Mapping[str, Outputs]) -> list[bytes]:
+    """Up to 32 encoded pictures: held-out ones, or those of the manifest that are there, or noise."""
+    if outputs:
+        examples = list(outputs.values())[-1].examples
+        if examples.paths is None:
+            return [tf.io.encode_png(sample).numpy() for sample in examples.samples[:N_EXAMPLES]]
+        paths = list(examples.paths)
+    else:
+        paths = [path for path in pd.read_csv(run.folder.manifest, keep_default_na=False)["path"] if path]
+    found = [path for path in paths[: 10 * N_EXAMPLES] if Path(path).is_file()]
+    if found:
+        return [Path(path).read_bytes() for path in found[:N_EXAMPLES]]
+    size = run.config.preprocessing.image_size
     noise = np.random.default_rng(0).integers(0, 256, (N_EXAMPLES, size, size, 3), dtype="uint8")
     return [tf.io.encode_png(picture).numpy() for picture in noise]
+
+
+def _texts(run: Run, outputs: Mapping[str, Outputs]) -> list[Any]:
+    """Up to 32 held-out texts, or some of the manifest; as many as there are."""
+    task = run.config.task
+    if outputs:
+        samples = list(outputs.values())[-1].examples.samples[:N_EXAMPLES]
+        texts = [list(sample) if task in ("pair", "embed", "tokens") else sample for sample in samples]
+    else:
+        table = pd.read_csv(run.folder.manifest, keep_default_na=False, dtype=str)
+        table = table[table["text"] != ""].head(N_EXAMPLES)
+        texts = table["text"].tolist()
+        if task in ("pair", "embed"):
+            texts = table[["text", "text_b"]].to_numpy().tolist()
+        if task == "tokens":
+            texts = [text.split(" ") for text in texts]
+    return [text for pair in texts for text in pair] if task == "embed" else texts

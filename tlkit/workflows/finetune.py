@@ -12,11 +12,13 @@ import keras
 
 from tlkit.config import RunConfig, dump, load_config, read_yaml, to_yaml
 from tlkit.errors import Interrupted, StorageError
+from tlkit.preprocessing import TextPreprocessing
 from tlkit.results import Result, RunFolder, environment, write_csv, write_text
 from tlkit.training import train_stages
-from tlkit.workflows.evaluate import Outputs, evaluate_examples, save_model, save_outputs
-from tlkit.workflows.export import example_pictures, export_run
+from tlkit.workflows.evaluate import save_model
+from tlkit.workflows.export import export_run
 from tlkit.workflows.objects import PythonObjects, as_augment, as_callbacks
+from tlkit.workflows.outputs import Outputs, evaluate_examples, model_function, save_outputs
 from tlkit.workflows.prepare import Prepared, prepare
 from tlkit.workflows.run import Run, load_run
 
@@ -38,23 +40,23 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
     objects = objects or PythonObjects()
     RunFolder.require_free(config.out, overwrite)
     prepared = prepare(config, objects)
-    folder = RunFolder.create(config.out, prepared.dataset.name, config.backbone, overwrite)
+    folder = RunFolder.create(config.out, prepared.dataset.name, prepared.entry.name, overwrite)
     try:
         _write_inputs(prepared, folder)
         records, history = train_stages(prepared.trainable, prepared.stages, folder.path, objects.callbacks)
         write_csv(folder.history, history)
         save_model(prepared.trainable.model, folder)
         outputs = _evaluate(prepared)
-        save_outputs(outputs, config.task, prepared.dataset.manifest.classes, folder)
-        if config.export:
+        save_outputs(outputs, prepared.config.objective, prepared.dataset.manifest.classes, folder)
+        if config.export and not config.preprocessing.nltk:  # such a run exports when somebody asks for it
             run = load_run(folder.path).holding(prepared.trainable.model)
-            export_run(run, folder.export, pictures=example_pictures(outputs))
+            export_run(run, folder.export, outputs=outputs)
     except KeyboardInterrupt:
         save_model(prepared.trainable.model, folder)
         folder.write_state("interrupted")
         raise Interrupted(
             f"Interrupted. The best model so far is in {folder.path}; "
-            f"use it with: tlkit predict {folder.path} IMAGE..."
+            f"use it with: tlkit predict {folder.path}"
         ) from None
     except BaseException:
         with suppress(StorageError):  # the first error is the one to report
@@ -76,6 +78,7 @@ def finetune(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     image_size: int | None = None,
+    sequence_length: int | None = None,
     augment: Any = None,
     head: Any = None,
     loss: Any = None,
@@ -85,11 +88,11 @@ def finetune(
     overwrite: bool = False,
     **settings: Any,
 ) -> Run:
-    """Fine-tune a pretrained backbone on your own pictures.
+    """Fine-tune a pretrained backbone on your own pictures or texts.
 
     Args:
-        data: A folder of class folders, a folder of split folders, a CSV or Parquet table, a sample's name,
-            a DataFrame, `(inputs, labels)` arrays, or a `tf.data.Dataset`.
+        data: A folder of class folders, a folder of split folders, a table (CSV, Parquet, CoNLL), a sample's
+            name, a DataFrame, `(inputs, labels)` arrays, or a `tf.data.Dataset`.
         backbone: A zoo entry's name, or an earlier run or its folder.
         config: A YAML file, a mapping, or a RunConfig to start from; every other argument wins over it.
         plan: A plan's name, its options, or a list of stages.
@@ -97,8 +100,10 @@ def finetune(
         batch_size: Examples per step over all replicas.
         learning_rate: Peak rate of every stage.
         image_size: Side of the model input, in pixels.
+        sequence_length: Most tokens of one text.
         augment: A policy's name, a list of augmentations, or one or several Keras layers or functions.
-        head: Options of the head, or a Keras layer or function from feature map to outputs.
+        head: Options of the head, or a Keras layer or function from feature map, or pooled sequence, to
+            outputs.
         loss: A loss's name, or a Keras loss or function.
         metrics: One or several Keras metrics or functions to log while training.
         callbacks: One or several Keras callbacks, or functions of (epoch, logs) that are called after every
@@ -132,6 +137,7 @@ def finetune(
         "training.global_batch_size": batch_size,
         "training.learning_rate": learning_rate,
         "preprocessing.image_size": image_size,
+        "preprocessing.sequence_length": sequence_length,
         "preprocessing.augment": None if objects.augment is not None else augment,
         "head.loss": loss if isinstance(loss, str) else None,
         "out": None if out is None else str(out),
@@ -164,6 +170,8 @@ def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:
     write_text(folder.zoo_entry, to_yaml(prepared.entry.to_dict()))
     write_csv(folder.manifest, dataset.manifest.table)
     write_csv(folder.data_report, dataset.report)
+    if isinstance(prepared.preprocessing, TextPreprocessing):
+        prepared.preprocessing.tokenizer.save(folder.tokenizer)
     if dataset.manifest.classes is not None:
         write_text(folder.labels, "".join(f"{name}\n" for name in dataset.manifest.classes))
 
@@ -171,12 +179,13 @@ def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:
 def _evaluate(prepared: Prepared) -> dict[str, Outputs]:
     """Validation and, once and at the end, test."""
     run = prepared.trainable
+    answer = model_function(run.model)
     return {
         name: evaluate_examples(
-            run.model,
+            answer,
             prepared.preprocessing,
             prepared.dataset.splits[name],
-            prepared.config.task,
+            prepared.config.objective,
             prepared.dataset.manifest.classes,
             run.head.loss,
             run.global_batch_size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,20 @@ import tensorflow as tf
 
 from tlkit import zoo
 from tlkit.backbones import Backbone, load
-from tlkit.config import PreprocessingConfig, RunConfig
-from tlkit.data import Dataset, longest_side, resolve_sample_split
-from tlkit.data import load as load_data
+from tlkit.config import RunConfig
+from tlkit.config.recipe import RECIPES
+from tlkit.data import Dataset, resolve_sample_split
 from tlkit.devices import make_strategy
+from tlkit.errors import ConfigError
 from tlkit.freezing import group_layers
 from tlkit.heads import example_weights, make_head
 from tlkit.model import build_model
 from tlkit.plans import Stage, make_plan
-from tlkit.preprocessing import ImagePreprocessing, default_image_size, from_callable, make_preprocessing
+from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.progress import spinner
 from tlkit.results import RunFolder
 from tlkit.training import Trainable, choose_batch_size
+from tlkit.workflows.examples import Preprocessing, default_backbone, load_examples
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.run import load_run
 from tlkit.zoo import ZooEntry
@@ -30,12 +32,12 @@ from tlkit.zoo import ZooEntry
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to train. `config` has every `auto` resolved that decides about numbers."""
+    """A run that is ready to train. `config` has every default resolved that depends on the data."""
 
     config: RunConfig
     entry: ZooEntry
     dataset: Dataset
-    preprocessing: ImagePreprocessing
+    preprocessing: Preprocessing
     trainable: Trainable
     stages: tuple[Stage, ...]
 
@@ -50,39 +52,45 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    entry = find_entry(config.backbone)
+    config = config.model_copy(update={"backbone": default_backbone(config, objects)})
+    entry = find_entry(config)
+    if config.task in ("pair", "tokens", "embed") and entry.modality != "text":
+        raise ConfigError(f"task {config.task!r} is for texts, but {config.backbone!r} takes pictures.")
     strategy = make_strategy(config.strategy)
-    preprocessing = make_preprocessing(entry.input, _with_image_size(config, entry, objects))
-    if objects.augment is not None:
-        preprocessing = replace(preprocessing, augmentation=from_callable(objects.augment))
-        size = preprocessing.image_size
-        # Tried once, so that a mistake in it is found before anything is written.
-        preprocessing.augment(tf.zeros((2, size, size, 3), tf.uint8), tf.zeros((2, 2), tf.int64))
-    dataset = load_data(
-        config.data, config.task, seed=config.seed, preprocessing=preprocessing, source=objects.data
-    )
+    dataset, preprocessing = load_examples(config, entry, objects, _run_folder(config))
+    config = _resolve(config, dataset, preprocessing, objects)
     train = dataset.splits["train"]
     classes = dataset.manifest.classes
-    n_outputs = (
-        len(classes) if classes is not None else train.targets.reshape(len(train.targets), -1).shape[1]
-    )
     with strategy.scope(), spinner(f"Loading {config.backbone}"):
-        backbone = _load_backbone(config, entry, preprocessing.image_size)
+        backbone = _load_backbone(config, entry, preprocessing)
         keras.utils.set_random_seed(config.seed)
         head = make_head(
             config.head,
-            config.task,
-            n_outputs=n_outputs,
+            config.objective,
+            n_outputs=_count_outputs(dataset),
             targets=train.targets,
+            classes=classes,
             layer=objects.head,
             loss=objects.loss,
             metrics=objects.metrics,
         )
-        model = build_model(backbone, head)
+        backbone = backbone if head.uses_pooler else backbone.without_pooler()
+        model = build_model(
+            backbone,
+            head,
+            windows=entry.modality == "text" and config.preprocessing.long_texts == "windows",
+            words=config.task == "tokens",
+        )
     groups = group_layers(backbone)
-    stages = make_plan(config.plan, len(groups), config.training)
+    recipe = RECIPES[entry.kind]
+    config = config.model_copy(update={"plan": config.plan or recipe.plan})
+    stages = make_plan(config.plan, len(groups), config.training, recipe)
     batch_size = choose_batch_size(
-        config.training.global_batch_size, model, len(train.ids), strategy.num_replicas_in_sync
+        config.training.global_batch_size,
+        model,
+        len(train.ids),
+        strategy.num_replicas_in_sync,
+        config.preprocessing.sequence_length or 1,
     )
     trainable = Trainable(
         model=model,
@@ -95,45 +103,72 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
         global_batch_size=batch_size,
         batch_norm=config.batch_norm,
         seed=config.seed,
-        example_weights=example_weights(config.head.class_weight, config.task, train.targets, classes),
+        example_weights=example_weights(config.head.class_weight, config.objective, train.targets, classes),
     )
-    resolved = _resolve(config, preprocessing.image_size, batch_size, objects)
-    return Prepared(resolved, entry, dataset, preprocessing, trainable, stages)
+    training = config.training.model_copy(update={"global_batch_size": batch_size})
+    resolved = config.model_copy(update={"training": training})
+    return Prepared(resolved, backbone.entry, dataset, preprocessing, trainable, stages)
 
 
-def _with_image_size(config: RunConfig, entry: ZooEntry, objects: PythonObjects) -> PreprocessingConfig:
-    if config.preprocessing.image_size is not None:
-        return config.preprocessing
-    size = default_image_size(entry.input, longest_side(config.data, objects.data))
-    return config.preprocessing.model_copy(update={"image_size": size})
+def find_entry(config: RunConfig) -> ZooEntry:
+    """The zoo entry behind a name, an earlier run's folder, or a folder from Hugging Face."""
+    assert config.backbone is not None
+    if _run_folder(config) is not None:
+        return load_run(config.backbone).entry
+    path = Path(config.backbone).expanduser()
+    return zoo.entry_of_folder(path) if (path / "config.json").is_file() else zoo.get(config.backbone)
 
 
-def find_entry(backbone: str) -> ZooEntry:
-    """The zoo entry behind a name, or behind an earlier run's folder."""
-    return load_run(backbone).entry if _is_run(backbone) else zoo.get(backbone)
+def _run_folder(config: RunConfig) -> RunFolder | None:
+    """The folder of the earlier run that is the backbone, if it is one."""
+    folder = RunFolder(Path(config.backbone or ""))
+    return folder if folder.path.is_dir() and folder.state.exists() else None
 
 
-def _load_backbone(config: RunConfig, entry: ZooEntry, image_size: int) -> Backbone:
-    if not _is_run(config.backbone):
-        return load(entry, weights=config.weights == "pretrained", image_size=image_size, seed=config.seed)
-    tuned = load_run(config.backbone).backbone_model
-    if tuned.input_shape[1] == image_size:
+def _load_backbone(config: RunConfig, entry: ZooEntry, preprocessing: Preprocessing) -> Backbone:
+    assert config.backbone is not None
+    size = preprocessing.image_size if isinstance(preprocessing, ImagePreprocessing) else None
+    tuned = load_run(config.backbone).backbone_model if _run_folder(config) else None
+    if isinstance(preprocessing, TextPreprocessing) and tuned is not None:
+        return Backbone(entry, tuned, dict(tuned.output))
+    if tuned is not None and tuned.input_shape[1] == size:
         return Backbone(entry, tuned, {"map": tuned.output})
-    backbone = load(entry, weights=False, image_size=image_size, seed=config.seed)
-    backbone.model.set_weights(tuned.get_weights())
+    backbone = load(
+        entry,
+        weights=config.weights == "pretrained" and tuned is None,
+        image_size=size,
+        seed=config.seed,
+        architecture=config.architecture,
+        vocabulary_size=None if size else preprocessing.tokenizer.vocabulary_size,
+        sequence_length=None if size else preprocessing.sequence_length,
+    )
+    if tuned is not None:
+        backbone.model.set_weights(tuned.get_weights())
     return backbone
 
 
-def _is_run(backbone: str) -> bool:
-    path = Path(backbone)
-    return path.is_dir() and RunFolder(path).state.exists()
+def _count_outputs(dataset: Dataset) -> int | None:
+    """Classes, tags or target values; vectors are as wide as the backbone makes them."""
+    if dataset.manifest.classes is not None:
+        return len(dataset.manifest.classes)
+    targets = dataset.splits["train"].targets
+    return None if dataset.objective == "embed" else int(targets.reshape(len(targets), -1).shape[1])
 
 
-def _resolve(config: RunConfig, image_size: int, batch_size: int, objects: PythonObjects) -> RunConfig:
+def _resolve(
+    config: RunConfig, dataset: Dataset, preprocessing: Preprocessing, objects: PythonObjects
+) -> RunConfig:
+    """The config with what was found in the data, so that the run can be repeated from it."""
+    size = (
+        {"image_size": preprocessing.image_size}
+        if isinstance(preprocessing, ImagePreprocessing)
+        else {"sequence_length": preprocessing.sequence_length}
+    )
     update: dict[str, Any] = {
         "data": resolve_sample_split(config.data),
-        "preprocessing": config.preprocessing.model_copy(update={"image_size": image_size}),
-        "training": config.training.model_copy(update={"global_batch_size": batch_size}),
+        "preprocessing": config.preprocessing.model_copy(update=size),
         "python": objects.names,
     }
+    if config.task == "pair":
+        update["head"] = config.head.model_copy(update={"pair": dataset.objective})
     return config.model_copy(update=update)

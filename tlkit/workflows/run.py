@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,14 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import pandas as pd
-import tensorflow as tf
 import yaml
 
 from tlkit.config import RunConfig, read_yaml, validate
 from tlkit.errors import ConfigError
-from tlkit.preprocessing import ImagePreprocessing, make_preprocessing
+from tlkit.preprocessing import (
+    ImagePreprocessing,
+    TextPreprocessing,
+    load_tokenizer,
+    make_preprocessing,
+    make_text_preprocessing,
+)
 from tlkit.results import Result, RunFolder, load_result
-from tlkit.zoo import ZooEntry
+from tlkit.workflows.outputs import model_function
+from tlkit.zoo import TextInput, ZooEntry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,6 +84,8 @@ class Run:
     @cached_property
     def model(self) -> keras.Model:
         """Model inputs to logits or values."""
+        if self.entry.modality == "text":
+            importlib.import_module("keras_hub")  # registers the layers that the file names
         try:
             model: keras.Model = keras.saving.load_model(
                 self.folder.model, compile=False, custom_objects=dict(self.custom_objects)
@@ -99,32 +108,33 @@ class Run:
 
     @cached_property
     def outputs(self) -> Callable[[Any], Any]:
-        """A function from model inputs to logits or values.
-
-        Not Keras's `predict_on_batch`: a model that several replicas hold answers once for each of them.
-        """
-        model = self.model  # read here: inside the function it would be read while tracing
-        function: Callable[[Any], Any] = tf.function(
-            lambda inputs: model(inputs, training=False), reduce_retracing=True
-        )
-        return function
+        """A function from model inputs to logits or values."""
+        return model_function(self.model)
 
     @property
     def backbone_model(self) -> keras.Model:
-        """The fine-tuned backbone: model inputs to the feature map."""
+        """The fine-tuned backbone: model inputs to the feature map, or to the outputs for every token."""
         return next(layer for layer in self.model.layers if isinstance(layer, keras.Model))
 
     @cached_property
-    def preprocessing(self) -> ImagePreprocessing:
+    def preprocessing(self) -> ImagePreprocessing | TextPreprocessing:
+        if isinstance(self.entry.input, TextInput):
+            return make_text_preprocessing(
+                self.entry.input,
+                self.config.preprocessing,
+                load_tokenizer(self.folder.tokenizer),
+                self.config.task,
+            )
         return make_preprocessing(self.entry.input, self.config.preprocessing)
 
     def predict(self, inputs: Any, top: int = 5) -> Any:
         """Predict pictures: a file, bytes or array (H, W, 3) gives one answer (a dict); a folder, an array
-        (n, H, W, 3) or a list of all these gives a list."""
+        (n, H, W, 3) or a list of all these gives a list. Or texts: a string (for pairs, a tuple of two)
+        gives one answer, several of them a list."""
         from tlkit.workflows.predict import is_one, predict_run
 
         answers = predict_run(self, inputs, top=top)
-        return answers[0] if is_one(inputs) else answers
+        return answers[0] if is_one(inputs, self) else answers
 
     def evaluate(self, data: Any = None) -> dict[str, Any]:
         """Metrics on the run's own test split, or on other labelled data."""
@@ -132,11 +142,13 @@ class Run:
 
         return evaluate_run(self, data)
 
-    def export(self, to: str | Path, overwrite: bool = False) -> Path:
-        """Write a SavedModel that takes raw bytes, checked in a fresh process."""
+    def export(
+        self, to: str | Path, overwrite: bool = False, client_preprocessing: bool = False
+    ) -> Path:
+        """Write a SavedModel that takes raw bytes or strings, checked in a fresh process."""
         from tlkit.workflows.export import export_run
 
-        return export_run(self, to, overwrite=overwrite)
+        return export_run(self, to, overwrite=overwrite, client_preprocessing=client_preprocessing)
 
     def plot(self) -> Figure:
         """Loss and metric over all stages."""
@@ -148,9 +160,9 @@ class Run:
         """The confusion matrix of a split as a picture."""
         from tlkit.evaluation import confusion_matrix, plot_confusion_matrix
 
-        if self.config.task != "classify":
+        if self.config.objective != "classify":
             raise ConfigError(
-                f"A confusion matrix needs task 'classify'; this run's task is {self.config.task!r}."
+                f"A confusion matrix needs one label per example; this run's task is {self.config.task!r}."
             )
         rows = self.predictions[self.predictions["split"] == split]
         if rows.empty:

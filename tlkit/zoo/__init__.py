@@ -1,14 +1,16 @@
 """The zoo: which pretrained backbones and sample data there are, and how to get their files."""
 
 from tlkit.zoo.cache import home
-from tlkit.zoo.entry import ZooEntry
+from tlkit.zoo.entry import ImageInput, TextInput, ZooEntry
 from tlkit.zoo.fetch import fetch_weights
 from tlkit.zoo.registry import entries, get, search
 from tlkit.zoo.sample import SampleEntry, fetch_sample, get_sample, samples
 from tlkit.zoo.verify import verify
 
 __all__ = [
+    "ImageInput",
     "SampleEntry",
+    "TextInput",
     "ZooEntry",
     "entries",
     "fetch_sample",

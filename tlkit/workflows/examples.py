@@ -1,0 +1,87 @@
+"""The examples of a run, and the preprocessing that fits them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from tlkit.backbones import source_folder
+from tlkit.config import PreprocessingConfig, RunConfig
+from tlkit.config.recipe import DEFAULT_BACKBONES
+from tlkit.data import Dataset, load, longest_side, modality_of
+from tlkit.preprocessing import (
+    ImagePreprocessing,
+    TextPreprocessing,
+    Tokenizer,
+    default_image_size,
+    default_sequence_length,
+    from_callable,
+    learn_tokenizer,
+    load_tokenizer,
+    make_cleaner,
+    make_preprocessing,
+    make_text_augment,
+    make_text_preprocessing,
+    make_tokenizer,
+)
+from tlkit.results import RunFolder
+from tlkit.workflows.objects import PythonObjects
+from tlkit.zoo import ImageInput, TextInput, ZooEntry
+
+Preprocessing = ImagePreprocessing | TextPreprocessing
+
+
+def load_examples(
+    config: RunConfig, entry: ZooEntry, objects: PythonObjects, earlier: RunFolder | None = None
+) -> tuple[Dataset, Preprocessing]:
+    """Read, check and split the examples, and make the preprocessing that suits backbone and examples.
+
+    Args:
+        config: What is read, and how it is preprocessed.
+        entry: The backbone's.
+        objects: Data and augmentation that no config can hold.
+        earlier: The folder of the earlier run that is the backbone, if it is one: its vocabulary is used.
+
+    Raises:
+        TlkitError: What is wrong with data, preprocessing or vocabulary.
+    """
+    if isinstance(entry.input, ImageInput):
+        preprocessing: Preprocessing = _picture_preprocessing(config, entry.input, objects)
+        dataset = load(
+            config.data, config.task, seed=config.seed, preprocessing=preprocessing, source=objects.data
+        )
+        return dataset, preprocessing
+    fit = _TextFit(config, entry, earlier)
+    dataset = load(
+        config.data,
+        config.task,
+        seed=config.seed,
+        preprocessing=fit,
+        source=objects.data,
+        pair=config.head.pair,
+    )
+    return dataset, dataset.preprocessing
+
+
+def default_backbone(config: RunConfig, objects: PythonObjects) -> str:
+    """The backbone's name, or what suits the kind of the examples where the config names none."""
+    source = config.data.source if objects.data is None else objects.data
+    return config.backbone or DEFAULT_BACKBONES[modality_of(source, config.data)]
+
+
+def _picture_preprocessing(config: RunConfig, takes: ImageInput, objects: PythonObjects) -> ImagePreprocessing:
+    spec = config.preprocessing
+    if spec.image_size is None:
+        size = default_image_size(takes, longest_side(config.data, objects.data))
+        spec = spec.model_copy(update={"image_size": size})
+    preprocessing = make_preprocessing(takes, spec)
+    if objects.augment is None:
+        return preprocessing
+    preprocessing = replace(preprocessing, augmentation=from_callable(objects.augment))
+    size = preprocessing.image_size
+    # Tried once, so that a mistake in it is found before anything is written.
+    preprocessing.augment(tf.zeros((2, size, size, 3), tf.uint8), tf.zeros((2, 2), tf.int64))
+    return preprocessing
