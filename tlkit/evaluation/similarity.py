@@ -21,29 +21,41 @@ def measure_vectors(targets: np.ndarray, vectors: np.ndarray) -> Metrics:
     Where no pair has a score: `accuracy_at_1` and `mrr` (mean reciprocal rank) of the second text among the
     second texts of all pairs, by their cosine with the first. Arguments as in `compute_metrics`.
     """
-    pairs = np.asarray(vectors, np.float64).reshape(-1, 2, np.shape(vectors)[-1])
+    pairs = _unit_pairs(vectors)
     scores = np.asarray(targets, np.float64).reshape(-1)
     if len(scores) == 2 * len(pairs):
         scores = scores[::2]
     if len(scores) != len(pairs):
         raise DataError(f"{len(pairs)} pairs of vectors need as many scores, received {len(scores)}.")
-    lengths = np.linalg.norm(pairs, axis=-1, keepdims=True)
-    pairs = pairs / np.where(lengths > 0, lengths, 1)
     real = ~np.isnan(scores)
     if not real.any():
         return _retrieval(pairs), {}
-    return _correlation(scores[real], (pairs[real, 0] * pairs[real, 1]).sum(axis=1))
+    return _correlation(scores[real], cosines(pairs[real]))
 
 
-def _correlation(scores: np.ndarray, cosines: np.ndarray) -> Metrics:
+def cosines(vectors: np.ndarray) -> np.ndarray:
+    """The cosine of each pair, float64 (N,); vectors are (2N, d), pairs row after row, or (N, 2, d)."""
+    pairs = _unit_pairs(vectors)
+    alike: np.ndarray = (pairs[:, 0] * pairs[:, 1]).sum(axis=1)
+    return alike
+
+
+def _unit_pairs(vectors: np.ndarray) -> np.ndarray:
+    """As float64 (N, 2, d), of length 1; a vector of length 0 stays."""
+    pairs = np.asarray(vectors, np.float64).reshape(-1, 2, np.shape(vectors)[-1])
+    lengths = np.linalg.norm(pairs, axis=-1, keepdims=True)
+    return pairs / np.where(lengths > 0, lengths, 1)
+
+
+def _correlation(scores: np.ndarray, alike: np.ndarray) -> Metrics:
     names = ("spearman", "pearson")
     if np.ptp(scores) == 0:
         return {}, dict.fromkeys(names, "all scores of this split are the same")
-    if np.ptp(cosines) == 0:
+    if np.ptp(alike) == 0:
         return {}, dict.fromkeys(names, "all cosines are the same")
     return {
-        "spearman": float(scipy.stats.spearmanr(scores, cosines).statistic),
-        "pearson": float(scipy.stats.pearsonr(scores, cosines).statistic),
+        "spearman": float(scipy.stats.spearmanr(scores, alike).statistic),
+        "pearson": float(scipy.stats.pearsonr(scores, alike).statistic),
     }, {}
 
 
