@@ -6,6 +6,8 @@ from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
 from tlkit.data.pipeline import count_steps, make_pipeline, order_of_epoch
 from tlkit.data.sample import resolve_sample_split
 from tlkit.data.sizes import longest_side
+from tlkit.data.text_sources import modality_of
+from tlkit.data.texts import Texts, encode_texts, read_texts
 
 __all__ = [
     "SPLITS",
@@ -13,11 +15,15 @@ __all__ = [
     "Dataset",
     "Examples",
     "Manifest",
+    "Texts",
     "check",
     "count_steps",
+    "encode_texts",
     "load",
     "longest_side",
     "make_pipeline",
+    "modality_of",
     "order_of_epoch",
+    "read_texts",
     "resolve_sample_split",
 ]

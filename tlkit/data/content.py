@@ -65,7 +65,7 @@ def read_content(rows: Rows, maker: Maker, keep: npt.NDArray[Any] | None = None)
         return digest, problem
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(_watched(pool.map(read, range(len(rows))), len(rows), "Reading pictures"))
+        found = list(watched(pool.map(read, range(len(rows))), len(rows), "Reading pictures"))
     return Content(tuple(digest for digest, _ in found), tuple(problem for _, problem in found))
 
 
@@ -125,7 +125,8 @@ def _trace(function: Callable[[tf.Tensor], tf.Tensor], spec: tf.TensorSpec) -> C
     return call
 
 
-def _watched(items: Iterable[Any], total: int, description: str) -> Iterable[Any]:
+def watched(items: Iterable[Any], total: int, description: str) -> Iterable[Any]:
+    """The `items` as they are, with a bar from the third second on."""
     began, bar, task = time.monotonic(), None, None
     with ExitStack() as stack:
         for done, item in enumerate(items, 1):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from tlkit.config import Task
+from tlkit.config.head import Objective
 from tlkit.data.rows import Note, Rows, list_some
 from tlkit.errors import DataCheckError, DataError
 
@@ -24,7 +26,7 @@ _MANY = 20
 class Labels:
     """`text` (n,) is what the manifest shows; `targets` are as in `Examples`; `classes` are sorted names.
 
-    Several labels of one row are joined with "|", several numbers, too.
+    Several labels of one row are joined with "|", several numbers, too; tags with spaces.
     """
 
     text: npt.NDArray[np.object_]
@@ -33,23 +35,66 @@ class Labels:
     notes: tuple[Note, ...] = ()
 
 
-def parse_labels(rows: Rows, task: Task, classes: Sequence[str] | None = None) -> Labels:
-    """The labels of `rows` for `task`; `classes` fixes the names (those of an earlier run).
+def parse_labels(
+    rows: Rows, objective: Task, classes: Sequence[str] | None = None, merge: bool = False
+) -> Labels:
+    """The labels of `rows` for `objective`; `classes` fixes the names (those of an earlier run).
 
     Names are kept as they are, but for stray spaces around them, which are cut off and noted. They are
-    sorted, as numbers where all are whole numbers.
+    sorted, as numbers where all are whole numbers. Names that differ only in case and white space are noted,
+    and with `merge` read as the most frequent of them.
 
     Raises DataCheckError for missing labels and names that `classes` does not hold, DataError for labels that
     do not fit the task.
     """
-    if task == "regress":
-        return _numbers(rows)
-    if task == "multilabel":
-        return _several(rows, classes)
-    return _one_name(rows, classes)
+    if objective == "embed" and not rows.labels.shape[1]:
+        return Labels(np.full(len(rows), "", dtype=object), np.full(len(rows), np.nan, np.float32), None)
+    if objective in ("regress", "embed"):
+        return _numbers(rows, objective)
+    if objective == "multilabel":
+        return _several(rows, classes, merge)
+    return _one_name(rows, classes, merge)
 
 
-def _one_name(rows: Rows, classes: Sequence[str] | None) -> Labels:
+def resolve_pair(rows: Rows, chosen: Literal["auto", "classify", "regress"]) -> Objective:
+    """What `pair` learns: as chosen; of `auto`, values where all labels are numbers, some with fractions."""
+    if chosen != "auto":
+        return chosen
+    values = [value for name in rows.labels for value in rows.labels[name] if not _is_missing(value)]
+    if not values or not all(_is_number(value) for value in values):
+        return "classify"
+    return "regress" if any(not float(value).is_integer() for value in values) else "classify"
+
+
+def merge_spellings(
+    names: Iterable[str], merge: bool, classes: Sequence[str] | None = None
+) -> tuple[dict[str, str], list[Note]]:
+    """Every name's spelling, and a note for each that differs from a more frequent one in case or white space
+    alone. Without `merge`, and for names that `classes` holds, it is the name itself."""
+    counts = Counter(names)
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in counts:
+        alike[" ".join(name.casefold().split())].append(name)
+    spelling = {name: name for name in counts}
+    notes = []
+    for group in alike.values():
+        known = [name for name in group if classes is None or name in classes] or group
+        best = min(known, key=lambda name: (-counts[name], name))
+        for name in sorted(group):
+            if name == best:
+                continue
+            if merge and name not in (classes or ()):
+                spelling[name] = best
+            problem = (
+                f"labels {best!r} and {name!r} ({counts[best]:,} and {counts[name]:,} times) differ only in "
+                "case or white space"
+            )
+            action = f"read as {best!r}" if spelling[name] == best else "kept apart (see data.merge_labels)"
+            notes.append(Note("", problem, action))
+    return spelling, notes
+
+
+def _one_name(rows: Rows, classes: Sequence[str] | None, merge: bool) -> Labels:
     if rows.labels.shape[1] != 1:
         raise DataError(
             f"{rows.where}: {rows.labels.shape[1]} label columns, but task=classify takes one. "
@@ -59,19 +104,22 @@ def _one_name(rows: Rows, classes: Sequence[str] | None) -> Labels:
     _refuse_missing(rows, values)
     raw = [_name(value, rows.where) for value in values]
     _refuse_numbers(raw, rows.where)
-    text = np.array([name.strip() for name in raw], dtype=object)
-    names = _sorted_names(text, classes, rows)
+    spelling, notes = merge_spellings((name.strip() for name in raw), merge, classes)
+    text = np.array([spelling[name.strip()] for name in raw], dtype=object)
+    names = sorted_names(text, classes, rows)
     index = {name: number for number, name in enumerate(names)}
     targets = np.array([index[name] for name in text], dtype=np.int32)
-    return Labels(text, targets, names, _stray_spaces(raw))
+    return Labels(text, targets, names, (*_stray_spaces(raw), *notes))
 
 
-def _several(rows: Rows, classes: Sequence[str] | None) -> Labels:
+def _several(rows: Rows, classes: Sequence[str] | None, merge: bool) -> Labels:
     if rows.labels.shape[1] == 1:
         values = ["" if _is_missing(value) else _name(value, rows.where) for value in rows.labels.iloc[:, 0]]
         raw = [value.split(_SEPARATOR) for value in values]
         sets = [[name.strip() for name in names if name.strip()] for names in raw]
-        notes = _stray_spaces([name for names in raw for name in names])
+        spelling, alike = merge_spellings((name for names in sets for name in names), merge, classes)
+        sets = [list(dict.fromkeys(spelling[name] for name in names)) for names in sets]
+        notes = (*_stray_spaces([name for names in raw for name in names]), *alike)
         if not any(sets):
             raise DataCheckError(f"{rows.where}: no row has a label.")
     else:
@@ -90,7 +138,7 @@ def _several(rows: Rows, classes: Sequence[str] | None) -> Labels:
         ]
         notes, classes = (), classes or columns
     text = np.array([_SEPARATOR.join(names) for names in sets], dtype=object)
-    ordered = _sorted_names([name for names in sets for name in names] or [], classes, rows)
+    ordered = sorted_names([name for names in sets for name in names] or [], classes, rows)
     index = {name: number for number, name in enumerate(ordered)}
     targets = np.zeros((len(sets), len(ordered)), dtype=np.float32)
     for number, names in enumerate(sets):
@@ -98,15 +146,19 @@ def _several(rows: Rows, classes: Sequence[str] | None) -> Labels:
     return Labels(text, targets, ordered, notes)
 
 
-def _numbers(rows: Rows) -> Labels:
+def _numbers(rows: Rows, objective: Task) -> Labels:
+    if objective == "embed" and rows.labels.shape[1] > 1:
+        raise DataError(f"{rows.where}: {rows.labels.shape[1]} label columns, but task=embed takes one.")
     for column in rows.labels:
         values = rows.labels[column].tolist()
         _refuse_missing(rows, values)
         wrong = [row for row, value in enumerate(values) if not _is_number(value)]
         if wrong:
+            names_task = "pair" if rows.texts and isinstance(rows.texts[0], tuple) else "classify"
             raise DataError(
-                f"{rows.where}: task=regress needs numbers, but {len(wrong)} labels in {column!r} are not; "
-                f"the first is {values[wrong[0]]!r} ({rows.describe(wrong[0])}). For names use task=classify."
+                f"{rows.where}: task={objective} needs numbers, but {len(wrong)} labels in {column!r} are "
+                f"not; the first is {values[wrong[0]]!r} ({rows.describe(wrong[0])}). For names use "
+                f"task={names_task}."
             )
     table = rows.labels.astype(np.float64)
     targets = table.to_numpy(np.float32)
@@ -121,7 +173,7 @@ def _numbers(rows: Rows) -> Labels:
     return Labels(text, targets[:, 0] if targets.shape[1] == 1 else targets, None)
 
 
-def _sorted_names(names: Any, classes: Sequence[str] | None, rows: Rows) -> tuple[str, ...]:
+def sorted_names(names: Any, classes: Sequence[str] | None, rows: Rows) -> tuple[str, ...]:
     found = set(names)
     if classes is not None:
         unknown = sorted(found - set(classes))

@@ -16,11 +16,12 @@ from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
 from tlkit.data.rows import Note, Rows
 from tlkit.data.sample import resolve_sample_split
 from tlkit.data.sources import kind_of, read_rows
-from tlkit.data.splits import complete_splits, make_splits, strata_of_column, strata_of_labels
+from tlkit.data.splitting import read_strata_and_groups, split_rows
 from tlkit.data.structure import bad_share_problem, class_problems, require_none, split_problems
-from tlkit.data.table import require_column
+from tlkit.data.texts import encode_texts, read_texts
 from tlkit.errors import DataCheckError, DataError
 from tlkit.preprocessing import ImagePreprocessing
+from tlkit.preprocessing.text import TextPreprocessing
 
 _GIB = 2**30
 _COPIES = 2  # the array, and the tensor that a pipeline gathers from
@@ -32,22 +33,27 @@ def load(
     task: Task,
     *,
     seed: int,
-    preprocessing: ImagePreprocessing,
+    preprocessing: ImagePreprocessing | TextPreprocessing,
     source: object | None = None,
     classes: Sequence[str] | None = None,
     only: Literal["train", "validation", "test"] | None = None,
+    pair: Literal["auto", "classify", "regress"] = "auto",
 ) -> Dataset:
     """Read, check and split the examples of `source`, or of `spec.source`.
 
-    Every file is read once, hashed and decoded. What cannot be used is reported and left out. The decoded
-    samples are kept where they fit into `spec.memory`. The source's own splits are kept; a missing validation
-    is taken out of train, a missing test stays missing.
+    Whether they are pictures or texts follows from `preprocessing`. For texts this is `read_texts` and
+    `encode_texts` in one; where the vocabulary or the length comes from the training texts, call those.
+
+    Every file of a picture is read once, hashed and decoded. What cannot be used is reported and left out.
+    The decoded samples are kept where they fit into `spec.memory`. The source's own splits are kept; a
+    missing validation is taken out of train, a missing test stays missing.
 
     Args:
         seed: Draws the splits.
         source: A path, a sample's name, a DataFrame, `(inputs, labels)`, or a `tf.data.Dataset`.
         classes: The names of an earlier run's classes; no others are accepted, and none has to be there.
         only: Make no splits: all examples are of this one, or those that the source puts there, if it does.
+        pair: What the task `pair` learns, as `head.pair` says.
 
     Raises:
         DataError: The source, a column or a path is wrong, or the labels do not fit the task.
@@ -55,12 +61,27 @@ def load(
         StorageError: No permission.
         FetchError: A sample cannot be had.
     """
+    if isinstance(preprocessing, TextPreprocessing):
+        texts = read_texts(
+            spec,
+            task,
+            seed=seed,
+            normalization=preprocessing.normalization,
+            clean=preprocessing.clean,
+            pair=pair,
+            source=source,
+            classes=classes,
+            only=only,
+        )
+        return encode_texts(texts, preprocessing)[0]
+    if task == "pair" or task == "tokens" or task == "embed":
+        raise DataError(f"task={task} is for texts, but the backbone takes pictures.")
     source = spec.source if source is None else source
     if kind_of(source) == "sample":
         spec = resolve_sample_split(spec.model_copy(update={"source": source}))
     rows = read_rows(source, spec)
-    labels = parse_labels(rows, task, classes)
-    strata, groups = _strata_and_groups(rows, labels, spec, task) if only is None else ([], None)
+    labels = parse_labels(rows, task, classes, spec.merge_labels)
+    strata, groups = read_strata_and_groups(rows, labels, spec, task) if only is None else ([], None)
     samples = _room_for_samples(rows, preprocessing.image_size, spec.memory)
     content = read_content(rows, sample_maker(preprocessing), samples)
     usable = content.usable
@@ -69,37 +90,17 @@ def load(
         raise DataCheckError(f"{rows.where}: no picture can be used.")
     if classes is None:
         require_none(class_problems(rows, labels, usable, task))
-    splits = _split(rows, usable, spec, seed, strata, groups, only)
+    splits = split_rows(rows, usable, spec, seed, strata, groups, only)
     if classes is None:
         require_none(split_problems(rows, labels, splits))
     table, report = _describe(rows, labels, content, splits, spec)
     return Dataset(
-        Manifest(table, labels.classes), _examples(rows, labels, splits, table, samples), report, rows.name
+        Manifest(table, labels.classes),
+        _examples(rows, labels, splits, table, samples),
+        report,
+        rows.name,
+        task,
     )
-
-
-def _strata_and_groups(
-    rows: Rows, labels: Labels, spec: DataConfig, task: Task
-) -> tuple[list[str], list[Any] | None]:
-    chosen = {}
-    for key in ("stratify_by", "group_by"):
-        column = getattr(spec.split, key)
-        if column is None:
-            continue
-        if rows.extras.empty:
-            raise DataError(f"{rows.where}: data.split.{key} = {column!r} needs a table with that column.")
-        require_column(rows.extras, column, f"data.split.{key}", rows.where)
-        chosen[key] = rows.extras[column]
-        missing = np.flatnonzero(chosen[key].isna() | (chosen[key].astype(str).str.strip() == ""))
-        if len(missing):
-            raise DataCheckError(
-                f"{rows.where}: {len(missing)} rows have no value in {column!r} (data.split.{key}); "
-                f"the first is row {missing[0] + 1}."
-            )
-    strata = (
-        strata_of_column(chosen["stratify_by"]) if "stratify_by" in chosen else strata_of_labels(labels, task)
-    )
-    return strata, chosen["group_by"].tolist() if "group_by" in chosen else None
 
 
 def _room_for_samples(rows: Rows, image_size: int, memory: float) -> npt.NDArray[np.uint8] | None:
@@ -113,32 +114,6 @@ def _room_for_samples(rows: Rows, image_size: int, memory: float) -> npt.NDArray
             f"data.memory = {memory:g}: raise data.memory, or write the pictures to files."
         )
     return None
-
-
-def _split(
-    rows: Rows,
-    usable: npt.NDArray[np.bool_],
-    spec: DataConfig,
-    seed: int,
-    strata: list[str],
-    groups: list[Any] | None,
-    only: str | None,
-) -> npt.NDArray[np.str_]:
-    """The split of every row, "" for those that are left out."""
-    splits = np.full(len(rows), "", dtype="<U10")
-    if only is not None:
-        has_own = rows.splits is not None and bool(np.any((rows.splits == only) & usable))
-        chosen = usable & (rows.splits == only) if has_own else usable
-        splits[chosen] = only
-        return splits
-    good = np.flatnonzero(usable)
-    own_groups = [groups[row] for row in good] if groups is not None else None
-    own_strata = [strata[row] for row in good]
-    if rows.splits is None:
-        splits[good] = make_splits(own_strata, spec.split, seed, own_groups)
-    else:
-        splits[good] = complete_splits(rows.splits[good], own_strata, spec.split, seed, own_groups)
-    return splits
 
 
 def _describe(

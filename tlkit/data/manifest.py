@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from tlkit.config.head import Objective
 
 SPLITS = ("train", "validation", "test")
 
@@ -22,6 +24,9 @@ class Manifest:
     (sha256 of the raw content), `flags` ("unreadable", "duplicate" or "duplicate conflict", where the same
     content has another label), and the columns that the split was made by. `classes` are
     sorted names, None for regression.
+
+    Of texts, `path` is the file, or the line or row of the source, and `text` (and `text_b`) follow it as
+    read, words joined by spaces; a text of more than 1,000 characters is only referred to and "" here.
     """
 
     table: pd.DataFrame
@@ -32,19 +37,32 @@ class Manifest:
 class Examples:
     """The examples of one split, ready to feed.
 
-    `samples`: uint8 (n, H, W, 3), None where each epoch decodes again from `paths`. `targets`: int32 (n,) for
-    `classify`, float32 (n, classes) of 0 and 1 for `multilabel`, float32 (n,) or (n, k) for `regress`.
-    `weights`: float32 (n,), where the source brought them.
+    `samples`: uint8 (n, H, W, 3), None where each epoch decodes again from `paths`; of texts an object array
+    of normalised strings (n,), of pairs (n, 2), or of lists of words (n,). `targets`: int32 (n,) for
+    `classify`, float32 (n, classes) of 0 and 1 for `multilabel`, float32 (n,) or (n, k) for `regress`, an
+    object array of int32 arrays, one tag per word, for `tokens`, float32 (n,) for `embed`, NaN without a
+    score. `weights`: float32 (n,), where the source brought them. `lengths`: int32 (n,), the tokens of each
+    text as the model sees it: cut, special tokens included, all of its windows (padded) where it has several;
+    None for pictures.
     """
 
     ids: npt.NDArray[np.str_]
     paths: npt.NDArray[np.str_] | None
-    samples: npt.NDArray[np.uint8] | None
+    samples: npt.NDArray[Any] | None
     targets: npt.NDArray[Any]
     weights: npt.NDArray[np.float32] | None = None
+    lengths: npt.NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: npt.ArrayLike) -> Examples:
+        """These examples, in this order."""
+
+        def pick(part: Any) -> Any:
+            return None if part is None else part[rows]
+
+        return Examples(**{field.name: pick(getattr(self, field.name)) for field in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -52,9 +70,13 @@ class Dataset:
     """A manifest, its splits (those that there are), and what was found while reading.
 
     `report` has the columns `path`, `problem` and `action`. `name` is short and fit for a folder's name.
+    `objective` is what the labels ask for: the task, and of `pair` what it turned out to be. `truncated` is
+    the share of texts that are longer than the model takes.
     """
 
     manifest: Manifest
     splits: Mapping[str, Examples]
     report: pd.DataFrame
     name: str
+    objective: Objective = "classify"
+    truncated: float = 0.0

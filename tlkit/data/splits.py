@@ -62,13 +62,18 @@ def complete_splits(
 def strata_of_labels(labels: Labels, task: Task) -> list[str]:
     """What to stratify by: the label, the combination of labels (rare ones as one), or the number's bin.
 
-    Of several numbers the first one counts.
+    Of several numbers the first one counts; of tags, which kinds of entities there are. Pairs without scores
+    are all alike.
     """
-    if task == "regress":
+    if task == "embed" and np.isnan(labels.targets).all():
+        return [""] * len(labels.text)
+    if task in ("regress", "embed"):
         first = labels.targets if labels.targets.ndim == 1 else labels.targets[:, 0]
         return _bins(first)
-    if task == "multilabel":
+    if task in ("multilabel", "tokens"):
         text = pd.Series(labels.text).astype(str)
+        if task == "tokens":
+            text = text.map(lambda tags: "|".join(sorted({tag.split("-", 1)[-1] for tag in tags.split(" ")})))
         return text.where(text.map(text.value_counts()) >= _RARE, "rare").tolist()
     return [str(name) for name in labels.text]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,38 +14,43 @@ from tlkit.data.rows import Rows, list_some
 from tlkit.errors import DataCheckError
 
 
-def bad_share_problem(rows: Rows, content: Content, max_bad: float) -> str | None:
-    """The line that stops a run, where more than `max_bad` of the pictures cannot be used."""
+def bad_share_problem(rows: Rows, content: Content, max_bad: float, noun: str = "picture") -> str | None:
+    """The line that stops a run, where more than `max_bad` of the pictures or texts cannot be used."""
     bad = [row for row, problem in enumerate(content.problems) if problem]
     if not bad or len(bad) <= max_bad * len(rows):
         return None
     shown = [f"{rows.describe(row)} {content.problems[row]}" for row in bad]
-    see = f" All of them: tlkit data check {rows.where}." if rows.paths is not None else ""
+    is_path = rows.paths is not None or Path(rows.where).exists()
+    see = f" All of them: tlkit data check {rows.where}." if is_path else ""
     return (
-        f"{rows.where}: {len(bad)} of {len(rows)} pictures ({len(bad) / len(rows):.1%}) cannot be used, "
+        f"{rows.where}: {len(bad)} of {len(rows)} {noun}s ({len(bad) / len(rows):.1%}) cannot be used, "
         f"more than data.max_bad = {max_bad:.0%}: {list_some(shown, separator='; ')}.{see}"
     )
 
 
-def class_problems(rows: Rows, labels: Labels, usable: npt.NDArray[np.bool_], task: Task) -> list[str]:
+def class_problems(
+    rows: Rows, labels: Labels, usable: npt.NDArray[np.bool_], task: Task, noun: str = "picture"
+) -> list[str]:
     """Empty and missing classes, and a single one. None for regression."""
     problems = []
     if rows.empty_classes:
         problems.append(
-            f"{rows.where}: {len(rows.empty_classes)} class folders hold no picture: "
+            f"{rows.where}: {len(rows.empty_classes)} class folders hold no {noun}: "
             f"{list_some(rows.empty_classes)}. Fill or remove them."
         )
     if labels.classes is None:
         return problems
     counts = count_classes(labels, usable)
-    if task == "classify" and len(labels.classes) == 1:
+    single = {"classify": ("class", "classification"), "tokens": ("tag", "task=tokens")}
+    if task in single and len(labels.classes) == 1:
+        what, needing = single[task]
         problems.append(
-            f"{rows.where}: there is only one class, {labels.classes[0]!r}; "
-            f"classification needs two or more.{rows.hint}"
+            f"{rows.where}: there is only one {what}, {labels.classes[0]!r}; "
+            f"{needing} needs two or more.{rows.hint}"
         )
     gone = [name for name, count in zip(labels.classes, counts, strict=True) if not count]
     if gone:
-        problems.append(f"{rows.where}: no usable picture in {len(gone)} of the classes: {list_some(gone)}.")
+        problems.append(f"{rows.where}: no usable {noun} in {len(gone)} of the classes: {list_some(gone)}.")
     return problems
 
 
@@ -69,8 +76,11 @@ def split_problems(rows: Rows, labels: Labels, splits: npt.NDArray[np.str_]) -> 
 
 
 def count_classes(labels: Labels, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """How many of the chosen examples each class has."""
+    """How many of the chosen examples each class has; of tags, how many words."""
     assert labels.classes is not None
+    if labels.targets.dtype == object:
+        tags = np.concatenate([np.zeros(0, np.int32), *labels.targets[chosen]])
+        return np.bincount(tags, minlength=len(labels.classes)).astype(np.int64)
     if labels.targets.ndim == 1:
         return np.bincount(labels.targets[chosen], minlength=len(labels.classes)).astype(np.int64)
     counts: npt.NDArray[np.int64] = labels.targets[chosen].sum(axis=0).astype(np.int64)

@@ -47,7 +47,7 @@ def read_text_rows(source: object, spec: DataConfig, task: Task) -> Rows:
     Raises DataError where it is none of these, does not exist or does not fit the task, and what its reader
     raises.
     """
-    kind = _kind_of(source, task)
+    kind = kind_of_text(source, task)
     if kind == "conll" and task != "tokens":
         raise DataError(f"{source}: holds words with their tags: use --task tokens, received task={task}.")
     if kind in ("folder", "sample") and task in ("pair", "embed", "tokens"):
@@ -56,6 +56,18 @@ def read_text_rows(source: object, spec: DataConfig, task: Task) -> Rows:
         )
     value = Path(str(source)).expanduser() if kind in _PATHS else source
     return TEXT_READERS[kind](value, spec, task)
+
+
+def kind_of_text(source: object, task: Task | None = None) -> str:
+    """The key of `TEXT_READERS` for `source`. Raises DataError where it is none of these."""
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        if path.is_file() and path.name.lower().endswith(CONLL_ENDINGS):
+            return "conll"
+        if path.is_dir() and find_split_files(path, CONLL_ENDINGS):
+            tables = find_split_files(path, TABLE_ENDINGS)
+            return "conll" if task == "tokens" or not tables else "split_tables"
+    return kind_of(source)
 
 
 def modality_of(source: object, spec: DataConfig) -> Literal["image", "text"]:
@@ -73,19 +85,8 @@ def modality_of(source: object, spec: DataConfig) -> Literal["image", "text"]:
         return "image"
 
 
-def _kind_of(source: object, task: Task | None) -> str:
-    if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        if path.is_file() and path.name.lower().endswith(CONLL_ENDINGS):
-            return "conll"
-        if path.is_dir() and find_split_files(path, CONLL_ENDINGS):
-            tables = find_split_files(path, TABLE_ENDINGS)
-            return "conll" if task == "tokens" or not tables else "split_tables"
-    return kind_of(source)
-
-
 def _is_text(source: Any, spec: DataConfig) -> bool:
-    kind = _kind_of(source, None)
+    kind = kind_of_text(source)
     if kind in ("table", "split_tables"):
         path = Path(str(source)).expanduser()
         one = path if kind == "table" else find_split_files(path, TABLE_ENDINGS)["train"]
