@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -95,7 +96,8 @@ def _cuts(
     needed: dict[int, keras.KerasTensor] = {}
     highest: dict[int, int] = {}  # tensor → the highest group that it depends on
     done, cuts = -1, {}
-    remaining = [sum(1 for group in group_of.values() if group == number) for number in range(len(names))]
+    # By call: a layer that is called again (ALBERT's shared block) is done after its last call.
+    remaining = Counter(group for call in calls for group in _groups_of(call, group_of))
     for place, call in enumerate(calls):
         below = max((highest[id(tensor)] for tensor in call.inputs), default=-1)
         groups = _groups_of(call, group_of)
@@ -112,7 +114,7 @@ def _cuts(
         needed = {
             key: tensor for key, tensor in needed.items() if last_use[key] > place and key not in at_hand
         }
-        complete = done >= 0 and not any(remaining[: done + 1])
+        complete = done >= 0 and not any(remaining[group] for group in range(done + 1))
         if complete and len(needed) == 1:
             cuts[done] = next(iter(needed.values()))
     return cuts

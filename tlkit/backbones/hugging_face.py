@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.backbones.hugging_face_names import FAMILIES, OTHER_NAMES, VARIABLES, Names
+from tlkit.backbones.hugging_face_names import FAMILIES, ONE_SEGMENT, OTHER_NAMES, POSITIONS, VARIABLES, Names
 from tlkit.errors import FetchError
-from tlkit.zoo.safetensors_files import tensor_files
+from tlkit.zoo.safetensors_files import read_json, tensor_files
 
 Array = NDArray[np.float32]
 
@@ -39,31 +39,38 @@ def load_hugging_face(model: keras.Model, folder: Path) -> None:
         by_file[files[wanted[weight.path]]].append(weight)
     for file, weights in by_file.items():
         for weight, value in zip(weights, _tensors(file, [wanted[w.path] for w in weights]), strict=True):
-            weight.assign(_fitted(value, weight, names, wanted[weight.path], folder))
+            name = wanted[weight.path]
+            if names.counted_positions and name == prefix + POSITIONS:
+                value = _own_positions(value, prefix + ONE_SEGMENT, files, folder)
+            weight.assign(_fitted(value, weight, name, folder))
 
 
 def _tensor_name(path: str, names: Names, prefix: str, files: dict[str, Path]) -> str:
     layer, _, variable = path.rpartition("/")
     for pattern, module in names.modules.items():
-        # "{i}" stands for a number, in Keras's path and in the original's.
-        found = re.fullmatch(re.escape(pattern).replace(r"\{i\}", r"(\d+)"), layer)
-        if found:
-            stem = prefix + module.format(i=next(iter(found.groups()), ""))
-            candidates = [f"{stem}{ending}" for ending in VARIABLES.get(variable, (f".{variable}",))]
+        numbers = re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(pattern))
+        if found := re.fullmatch(numbers, layer):
+            stem = prefix + module.format(**found.groupdict())
+            candidates = [f"{stem}{ending}" for ending in VARIABLES[variable]]
             return next((name for name in candidates if name in files), candidates[0])
     raise FetchError(f"No name is known for the weight {path!r} in files of Hugging Face")
 
 
-def _fitted(value: Array, weight: keras.Variable, names: Names, name: str, folder: Path) -> Array:
+def _fitted(value: Array, weight: keras.Variable, name: str, folder: Path) -> Array:
     shape, received = tuple(weight.shape), value.shape
     if weight.path.endswith("/kernel"):
         value = value.T  # PyTorch has (out, in)
-    if weight.path.endswith("/position_embeddings"):
-        value = value[names.first_position :]
-    # Attention has its heads on axes of their own.
+    # Attention has its heads on axes of their own; everything else has the same axes.
     if value.size != np.prod(shape) or (value.ndim == len(shape) and value.shape != shape):
         raise FetchError(f"{name!r} in {folder} has the shape {received}; {weight.path!r} needs {shape}")
     return value.reshape(shape)
+
+
+def _own_positions(table: Array, segment: str, files: dict[str, Path], folder: Path) -> Array:
+    first = int(read_json(folder / "config.json").get("pad_token_id", 1)) + 1
+    if segment in files:
+        table = table + next(_tensors(files[segment], [segment]))[0]
+    return table[first:]
 
 
 def _tensors(file: Path, names: list[str]) -> Iterator[Array]:
@@ -80,8 +87,10 @@ def _tensors(file: Path, names: list[str]) -> Iterator[Array]:
 def _check_all_used(files: dict[str, Path], used: set[str], names: Names, prefix: str, folder: Path) -> None:
     """The encoder's own tensors must all have a place: else this is another architecture."""
     begins = tuple(prefix + part for part in names.encoder)
-    own = [name for name in files if name.startswith(begins)]
-    left = sorted(name for name in own if name not in used and not re.search(OTHER_NAMES, name))
+    own = [name for name in files if name.startswith(begins) and name not in used]
+    left = sorted(name for name in own if not re.search(OTHER_NAMES, name))
+    if names.counted_positions:
+        left = [name for name in left if name != prefix + ONE_SEGMENT]
     if left:
         raise FetchError(
             f"{folder} holds {len(left)} tensors that the encoder has no place for, like {left[0]!r}"

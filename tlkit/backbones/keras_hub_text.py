@@ -15,7 +15,14 @@ import keras
 from tlkit.errors import ConfigError
 
 CLASSES = {  # family → class of keras_hub.models
+    "albert": "AlbertBackbone",
     "bert": "BertBackbone",
+    "deberta_v3": "DebertaV3Backbone",
+    "distil_bert": "DistilBertBackbone",
+    "electra": "ElectraBackbone",
+    "f_net": "FNetBackbone",
+    "roberta": "RobertaBackbone",
+    "xlm_roberta": "XLMRobertaBackbone",
 }
 
 
@@ -36,6 +43,8 @@ def build_keras_hub_text(
     """
     if family not in CLASSES:
         raise ConfigError(f"KerasHub's text families are {', '.join(CLASSES)}, received {family!r}")
+    if family == "electra":  # the one class with a name of its own for it
+        arguments["vocab_size"] = arguments.pop("vocabulary_size")
     whole = _keras_hub_class(family)(**arguments)
     return adapt(whole, family, pooler=pooler, activation=activation, layer_norm_epsilon=layer_norm_epsilon)
 
@@ -52,6 +61,8 @@ def adapt(
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
+        if layer.name == "rel_embedding":
+            return _relative_embedding(config, layer_norm_epsilon)
         if "intermediate_dim" in config:  # a transformer block
             config["activation"] = blocks_activation
         for key in ("epsilon", "layer_norm_epsilon"):
@@ -61,6 +72,24 @@ def adapt(
 
     model = keras.Model(whole.input, outputs, name=family)
     return keras.models.clone_model(model, clone_function=clone)
+
+
+def _relative_embedding(config: dict[str, Any], layer_norm_epsilon: float | None) -> keras.Model:
+    """DeBERTa's table of relative positions, normalised and repeated for every text: (N, T, C) → (N, 2k, C).
+
+    KerasHub's layer for it makes its weights when it is called, so that a functional model with it cannot be
+    loaded again (tried on KerasHub 0.32).
+    """
+    import keras_hub
+
+    rows, epsilon = 2 * config["bucket_size"], layer_norm_epsilon or config["layer_norm_epsilon"]
+    inputs = keras.Input((None, config["hidden_dim"]), name="tokens")
+    empty = keras.ops.repeat(keras.ops.zeros_like(inputs[:, :1]), rows, axis=1)
+    table = keras_hub.layers.PositionEmbedding(
+        rows, initializer=keras.initializers.get(config["kernel_initializer"]), name="rel_embedding_table"
+    )
+    normed = keras.layers.LayerNormalization(epsilon=epsilon, name="rel_embedding_norm")(table(empty))
+    return keras.Model(inputs, normed, name="rel_embedding")
 
 
 def _keras_hub_class(family: str) -> Any:

@@ -3,6 +3,7 @@
 from tlkit.zoo.cache import home
 from tlkit.zoo.entry import ImageInput, TextInput, ZooEntry
 from tlkit.zoo.fetch import fetch_weights
+from tlkit.zoo.hugging_face import entry_of_folder, is_hugging_face_folder
 from tlkit.zoo.registry import entries, get, search
 from tlkit.zoo.sample import SampleEntry, fetch_sample, get_sample, samples
 from tlkit.zoo.verify import verify
@@ -13,11 +14,13 @@ __all__ = [
     "TextInput",
     "ZooEntry",
     "entries",
+    "entry_of_folder",
     "fetch_sample",
     "fetch_weights",
     "get",
     "get_sample",
     "home",
+    "is_hugging_face_folder",
     "samples",
     "search",
     "verify",

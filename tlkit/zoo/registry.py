@@ -80,15 +80,20 @@ def merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expand_groups(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an entry with a layer group for every block: `block{i}: layer_{i0}` as often as
-    `constructor.arguments.num_layers` (or `layers`) says; `{i}` counts from 1 and `{i0}` from 0."""
+    """The fields of an entry with a layer group for every block, as many as the constructor has.
+
+    `block{i}: layer_{i0}` is repeated as often as its argument `num_groups` (of blocks that share weights),
+    `num_layers` or `layers` says; `{i}` counts from 1 and `{i0}` from 0.
+    """
     groups = fields.get("layer_groups")
     if not isinstance(groups, Mapping) or not any("{i}" in str(name) for name in groups):
         return fields
     constructor = fields.get("constructor")
     arguments = constructor.get("arguments") if isinstance(constructor, Mapping) else None
     arguments = arguments if isinstance(arguments, Mapping) else {}
-    count = arguments.get("num_layers", arguments.get("layers"))
+    count = next(
+        (arguments[name] for name in ("num_groups", "num_layers", "layers") if name in arguments), None
+    )
     if not isinstance(count, int):
         return fields  # refused, because "{i}" is left in the name of a group
     expanded = {}
@@ -103,6 +108,11 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
     for placeholder, value in values.items():
         text = text.replace(placeholder, value)
     return text
+
+
+def family_fields(name: str) -> dict[str, Any]:
+    """The fields that the entries of a family share in tlkit's own zoo, as they are written there."""
+    return dict(_mapping(_read_yaml(zoo_file()), "families", zoo_file())[name])
 
 
 def zoo_file() -> Path:
