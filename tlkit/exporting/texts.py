@@ -205,6 +205,14 @@ LONG_TEXTS = {
 }
 
 
+SPLITTER = (
+    "A word is a URL; an e-mail address; a number with inner points, commas or colons; a run of letters, "
+    "marks, digits and underscores, with single apostrophes and hyphens inside it, and with the @ or # before "
+    "it; one ideograph; one emoji; any other single character. White space and control characters are no "
+    "words."
+)
+
+
 def _describe(preprocessing: TextPreprocessing) -> dict[str, Any]:
     facts = preprocessing.input.tokenizer
     described: dict[str, Any] = {
@@ -213,7 +221,7 @@ def _describe(preprocessing: TextPreprocessing) -> dict[str, Any]:
         "sequence_length": preprocessing.sequence_length,
         "long_texts": f"{preprocessing.long_texts}: {LONG_TEXTS[preprocessing.long_texts]}",
     }
-    return described
+    return described | {"words": SPLITTER} if preprocessing.task == "tokens" else described
 
 
 def _bytes(text: Text) -> bytes:
