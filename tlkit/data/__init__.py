@@ -1,9 +1,10 @@
 """Examples: where they come from, whether they can be used, and how they are fed."""
 
+from tlkit.data.batches import BatchPlan, count_steps, order_of_epoch, plan_batches, rows_of_batch
 from tlkit.data.checking import CheckReport, check
 from tlkit.data.loading import load
 from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
-from tlkit.data.pipeline import count_steps, make_pipeline, order_of_epoch
+from tlkit.data.pipeline import make_pipeline
 from tlkit.data.sample import resolve_sample_split
 from tlkit.data.sizes import longest_side
 from tlkit.data.text_sources import modality_of
@@ -11,6 +12,7 @@ from tlkit.data.texts import Texts, encode_texts, read_texts
 
 __all__ = [
     "SPLITS",
+    "BatchPlan",
     "CheckReport",
     "Dataset",
     "Examples",
@@ -24,6 +26,8 @@ __all__ = [
     "make_pipeline",
     "modality_of",
     "order_of_epoch",
+    "plan_batches",
     "read_texts",
     "resolve_sample_split",
+    "rows_of_batch",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tlkit.data.batches import batches_of_epoch, plan_batches, starts_in_order
 from tlkit.data.manifest import Examples
-from tlkit.preprocessing import ImagePreprocessing
+from tlkit.data.texts import text_tensor
+from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 
 
 def make_pipeline(
     examples: Examples,
-    preprocessing: ImagePreprocessing,
+    preprocessing: ImagePreprocessing | TextPreprocessing,
     *,
     global_batch_size: int,
     training: bool,
@@ -27,64 +28,95 @@ def make_pipeline(
     first_epoch: int = 0,
     sample_weights: npt.NDArray[Any] | None = None,
     replicas: int = 1,
+    batch_tokens: int | None = None,
 ) -> tf.data.Dataset:
     """Batches `(inputs, targets)`, or `(inputs, targets, weights)` where there are weights.
 
-    inputs: float32 (batch, H, W, 3); targets: as in `Examples`; weights: float32 (batch,), the examples' own
-    times `sample_weights`. The last batch of an epoch may be smaller.
+    inputs: float32 (batch, H, W, 3) of pictures; of texts a dict of int32 tensors (see `TextPreprocessing`).
+    targets: as in `Examples`; of `tokens` int32 (batch, words), −1 where there is no word or it was cut off;
+    of `embed` one for each text, so two for each pair. weights: float32, one for each target (each row of
+    `tokens`), the examples' own times `sample_weights`. The last batch of an epoch may be smaller.
 
-    With `training` it spans `epochs` epochs from `first_epoch` on: each goes through all examples once, in an
-    order that is a function of (seed, stage, epoch), each picture augmented by (seed, epoch, id). Call `fit`
-    with `steps_per_epoch=count_steps(...)`. Without, it is one epoch in the order of the examples, as they
-    are. `replicas` is how many share each batch: where the last one would leave some of them without an
-    example (BatchNorm then learns NaN), it is joined to the one before.
+    With `training` it spans `epochs` epochs from `first_epoch` on: each goes through all examples once, in
+    batches that are a function of (seed, stage, epoch) (see `plan_batches`, also for `batch_tokens`), each
+    example augmented by (seed, epoch, id). Call `fit` with `steps_per_epoch=plan_batches(...).steps`.
+    Without, it is one epoch in the order of the examples, as they are, in batches of `global_batch_size`.
+    `replicas` is how many share each batch: where the last one would leave some of them without an example
+    (BatchNorm then learns NaN), it is joined to the one before.
     """
     count = len(examples)
-    steps = count_steps(count, global_batch_size, replicas)
-    pictures = _picture_reader(examples, preprocessing)
-    targets = tf.constant(examples.targets)
+    if training:
+        plan = plan_batches(
+            examples,
+            preprocessing,
+            global_batch_size=global_batch_size,
+            batch_tokens=batch_tokens,
+            replicas=replicas,
+            seed=seed,
+            stage=stage,
+        )
+        starts = tf.constant(plan.starts)
+    else:
+        first_epoch, epochs = 0, 1
+        starts = tf.constant(starts_in_order(examples, preprocessing, global_batch_size, replicas))
+    steps = len(starts) - 1
+    samples_of = _sample_reader(examples, preprocessing)
+    targets_of = _target_reader(examples)
     weights = _weights(examples, sample_weights)
     hashes = tf.constant(_hash_ids(examples.ids))
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = order_of_epoch(count, seed, stage, epoch) if training else tf.range(count, dtype=tf.int64)
+        if training:
+            order, numbers = batches_of_epoch(plan, epoch)
+        else:
+            order, numbers = tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64)
 
-        def cut(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            stop = tf.where(step == steps - 1, tf.constant(count, tf.int64), (step + 1) * global_batch_size)
-            return order[step * global_batch_size : stop], epoch
+        def cut(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return order[starts[number] : starts[number + 1]], epoch
 
-        return tf.data.Dataset.range(steps).map(cut)
+        return tf.data.Dataset.from_tensor_slices(numbers).map(cut)
 
-    def make_batch(indices: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        samples = pictures(indices)
+    def make_batch(indices: tf.Tensor, epoch: tf.Tensor) -> tuple[Any, ...]:
+        samples = samples_of(indices)
         if training:
             # Seed and epoch are below 2**31, so no two pairs share a number.
             draw = tf.fill(tf.shape(indices), tf.constant(seed, tf.int64) * 2**31 + epoch)
             samples = preprocessing.augment(samples, tf.stack([draw, tf.gather(hashes, indices)], axis=1))
-        batch = (preprocessing.encode(samples), tf.gather(targets, indices))
-        return batch if weights is None else (*batch, tf.gather(weights, indices))
+        inputs, targets = preprocessing.encode(samples), targets_of(indices)
+        parts = [targets] if weights is None else [targets, tf.gather(weights, indices)]
+        if isinstance(preprocessing, TextPreprocessing) and preprocessing.task == "embed":
+            parts = [tf.repeat(part, 2, axis=0) for part in parts]
+        if isinstance(inputs, dict) and "word_starts" in inputs:
+            parts[0] = tf.where(inputs["word_starts"] < 0, -1, parts[0])
+        return inputs, *parts
 
-    if not training:
-        first_epoch, epochs = 0, 1
     dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(batches_of)
     dataset = dataset.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(epochs * steps))
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 
-def count_steps(count: int, global_batch_size: int, replicas: int = 1) -> int:
-    """Batches in one epoch of `count` examples; see `make_pipeline` for `replicas`."""
-    steps = math.ceil(count / global_batch_size)
-    last = count - (steps - 1) * global_batch_size
-    return steps - 1 if steps > 1 and last < replicas else steps
+def _sample_reader(
+    examples: Examples, preprocessing: ImagePreprocessing | TextPreprocessing
+) -> Callable[[tf.Tensor], Any]:
+    """From indices (batch,) to samples."""
+    if isinstance(preprocessing, ImagePreprocessing):
+        return _picture_reader(examples, preprocessing)
+    assert examples.samples is not None
+    texts = text_tensor(examples.samples)
+    return lambda indices: tf.gather(texts, indices)
 
 
-def order_of_epoch(count: int, seed: int, stage: int, epoch: tf.Tensor | int) -> tf.Tensor:
-    """The order of the examples in an epoch, int64 (count,): a function of its arguments alone."""
-    key = tf.random.experimental.stateless_fold_in(
-        tf.constant([seed, stage], tf.int64), tf.cast(epoch, tf.int64)
+def _target_reader(examples: Examples) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From indices (batch,) to targets; those of words are padded with −1."""
+    if examples.targets.dtype != object:
+        targets = tf.constant(examples.targets)
+        return lambda indices: tf.gather(targets, indices)
+    sizes = tf.constant([len(tags) for tags in examples.targets], tf.int64)
+    tags = tf.RaggedTensor.from_row_lengths(
+        tf.constant(np.concatenate([np.zeros(0, np.int32), *examples.targets]), tf.int32), sizes
     )
-    return tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), seed=key)
+    return lambda indices: tf.gather(tags, indices).to_tensor(-1)
 
 
 def _picture_reader(
