@@ -29,10 +29,10 @@ PAD, UNK, START, END = TOKENIZER.pad_id, TOKENIZER.unknown_id, TOKENIZER.start_i
 LETTERS = {letter: TOKENIZER.vocabulary.index(letter) for letter in "abcdefghijklmnopqrstuvwxyz"}
 
 
-def preprocessing(task: str = "classify", length: int = 8, mask: bool = True, **spec) -> TextPreprocessing:
-    text_input = TextInput(sequence_length=64, tokenizer=FACTS, mask=mask, segments=True)
+def preprocessing(task: str = "classify", length: int = 8, mask: bool = True, tokenizer=TOKENIZER, **spec):
+    text_input = TextInput(sequence_length=64, tokenizer=tokenizer.facts, mask=mask, segments=True)
     config = PreprocessingConfig(sequence_length=length, **{"bucketing": False} | spec)
-    return make_text_preprocessing(text_input, config, TOKENIZER, task)
+    return make_text_preprocessing(text_input, config, tokenizer, task)
 
 
 def ids(text: str) -> list[int]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tlkit import zoo
 from tlkit.errors import DataError
-from tlkit.preprocessing.tokenizers import load_tokenizer, make_tokenizer
+from tlkit.preprocessing.tokenizers import learn_tokenizer, load_tokenizer, make_tokenizer
 from tlkit.zoo.entry import Tokenizer
 from tlkit.zoo.fetch import fetch_weights
 
@@ -86,3 +86,30 @@ def test_missing_or_foreign_vocabulary_is_one_clear_line(tmp_path):
 def test_importing_the_preprocessing_does_not_load_tensorflow_text():
     code = "import tlkit.preprocessing.text, sys; sys.exit('tensorflow_text' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+WORDS = Tokenizer(kind="words", lowercase=True)
+
+
+def test_words_are_learned_most_frequent_first_ties_alphabetical():
+    tokenizer = learn_tokenizer(WORDS, ["b a b", "C c, b [PAD]", "a z"], 9)
+    assert tokenizer.vocabulary == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "b", "a", "c", ",", "[")
+    assert tokenizer.vocabulary_size == 9
+    ids = tokenizer.tokenize(tf.constant(["B never z, [CLS]", ""])).to_list()
+    assert ids == [[4, 1, 1, 7, 8, 1, 1], []]
+
+
+def test_learned_words_are_saved_as_a_file(tmp_path):
+    tokenizer = learn_tokenizer(WORDS, ["Ünïcode wörds don't stop 1,5 😀"], 100)
+    tokenizer.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.vocabulary == tokenizer.vocabulary
+    assert (tmp_path / "vocab.txt").read_text(encoding="utf-8").split("\n")[4:6] == ["1,5", "don't"]
+    texts = tf.constant(["wörds DON'T 😀 words"])
+    assert loaded.tokenize(texts).to_list() == tokenizer.tokenize(texts).to_list()
+
+
+def test_no_word_to_learn_is_one_clear_line():
+    with pytest.raises(DataError, match="no word in the training texts"):
+        learn_tokenizer(WORDS, ["", " \u200b"], 100)
+    assert learn_tokenizer(WORDS, ["a b c"], 2).vocabulary[4:] == ("a",)

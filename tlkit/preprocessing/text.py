@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -12,20 +12,25 @@ from tlkit.config.head import Task
 from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.config.text import LongTexts, Normalization
 from tlkit.errors import ConfigError
-from tlkit.preprocessing.text_normalization import normalize_texts
+from tlkit.preprocessing.text_normalization import normalize_texts, replace_invalid
 from tlkit.preprocessing.text_packing import (
     Inputs,
+    kept_tokens,
     pack,
     pack_pair,
     pack_windows,
     padded_length,
     share_limit,
+    tokenize_words,
     truncate,
+    word_starts,
 )
+from tlkit.preprocessing.text_words import split_words
 from tlkit.preprocessing.tokenizers import Tokenizer
 from tlkit.zoo.entry import TextInput
 
-TextAugment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Texts: TypeAlias = tf.Tensor | tf.RaggedTensor
+TextAugment = Callable[[Texts, tf.Tensor], Texts]
 Cleaner = Callable[[Sequence[str]], list[str]]
 
 _LONGEST_DEFAULT = 128  # tokens
@@ -63,22 +68,34 @@ class TextPreprocessing:
         """Strings of any shape, normalised. Bytes that are not UTF-8 become U+FFFD."""
         return normalize_texts(raw, self.normalization)
 
-    def decode_batch(self, raw: tf.Tensor) -> tf.Tensor:
-        """Strings (N,), or (N, 2) for `pair` and `embed`, as samples of the same shape."""
-        return self.normalize(raw)
+    def decode_batch(self, raw: Texts) -> Texts:
+        """Strings (N,), or (N, 2) for `pair` and `embed`, as samples of the same shape; `tokens`: strings
+        (N,) or ragged words (N, None) as ragged words, each normalised by itself, none left out."""
+        if self.task != "tokens":
+            return self.normalize(raw)
+        words = raw if isinstance(raw, tf.RaggedTensor) else self.split_words(raw)[0]
+        return words.with_values(self.normalize(words.values))
 
-    def augment(self, samples: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    def split_words(self, raw: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        """Strings (N,) as words, ragged strings (N, None), and where each begins and ends, ragged int32
+        (N, None), in Unicode code points of the string as sent. See `text_words.split_words`."""
+        return split_words(replace_invalid(raw))
+
+    def augment(self, samples: Texts, seeds: tf.Tensor) -> Texts:
         """Samples changed at random for training; `seeds`, int64 (N, 2), decide how."""
         return samples if self.augmentation is None else self.augmentation(samples, seeds)
 
-    def encode(self, samples: tf.Tensor) -> Inputs:
+    def encode(self, samples: Texts) -> Inputs:
         """Samples as model inputs: token_ids, padding_mask and, where the backbone has them, segment_ids.
 
         All int32 (N, T); `embed`: (2N, T), the two texts of a pair one after the other; windows:
-        (N, windows, T).
+        (N, windows, T). `tokens` adds word_starts, int32 (N, W): the place in T of each word's first token,
+        −1 where there is no word or where it was cut off.
         """
         if self.task == "pair":
             inputs = self._encode_pairs(samples)
+        elif self.task == "tokens":
+            inputs = self._encode_words(samples)
         else:
             inputs = self._encode_texts(tf.reshape(samples, [-1]))
         if not self.input.segments:
@@ -87,13 +104,17 @@ class TextPreprocessing:
             inputs["segment_ids"] = tf.zeros_like(inputs["token_ids"])
         return inputs
 
-    def from_raw(self, raw: tf.Tensor) -> Inputs:
+    def from_raw(self, raw: Texts) -> Inputs:
         """Strings as model inputs."""
         return self.encode(self.decode_batch(raw))
 
-    def count_tokens(self, samples: tf.Tensor) -> tf.Tensor:
+    def count_tokens(self, samples: Texts) -> tf.Tensor:
         """Tokens of each sample before anything is cut, special tokens included: int32 (N,). `embed`: of the
         longer of the two texts."""
+        if self.task == "tokens":
+            return (
+                tf.cast(tokenize_words(samples, self.tokenizer).merge_dims(1, 2).row_lengths(), tf.int32) + 2
+            )
         lengths = tf.cast(self.tokenizer.tokenize(tf.reshape(samples, [-1])).row_lengths(), tf.int32)
         if self.task == "pair":
             return tf.reduce_sum(tf.reshape(lengths, [-1, 2]), axis=1) + 2 + len(self.tokenizer.separator_ids)
@@ -125,6 +146,15 @@ class TextPreprocessing:
         lengths = tf.cast(first.row_lengths() + second.row_lengths(), tf.int32)
         longest = tf.reduce_max(tf.concat([lengths, [0]], axis=0)) + special
         return pack_pair(first, second, self.tokenizer, self._padded(longest))
+
+    def _encode_words(self, words: tf.RaggedTensor) -> Inputs:
+        ids = tokenize_words(words, self.tokenizer)
+        merged = ids.merge_dims(1, 2)
+        limits = tf.fill([merged.nrows(out_type=tf.int32)], self.sequence_length - 2)
+        kept = kept_tokens(merged, limits, self.long_texts)
+        cut = tf.ragged.boolean_mask(merged, merged.with_values(kept))
+        inputs = pack(cut, self.tokenizer, self._padded(_longest(cut) + 2))
+        return inputs | {"word_starts": word_starts(ids, kept)}
 
     def _within_reach(self, texts: tf.Tensor) -> tf.Tensor:
         """Cut what is far beyond `sequence_length`, so that a text of megabytes costs what a page does."""

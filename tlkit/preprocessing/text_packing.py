@@ -29,6 +29,30 @@ def truncate(ids: tf.RaggedTensor, limits: tf.Tensor, long_texts: LongTexts) -> 
     return tf.ragged.boolean_mask(ids, ids.with_flat_values(kept_tokens(ids, limits, long_texts)))
 
 
+def tokenize_words(words: tf.RaggedTensor, tokenizer: Tokenizer) -> tf.RaggedTensor:
+    """Ragged words (N, W) as ragged ids (N, W, None), each word tokenised by itself. A word that comes to
+    nothing becomes the unknown token, so that every word has one and tags stay aligned."""
+    ids = tokenizer.tokenize(tf.strings.join([tokenizer.word_prefix, words.values]))
+    sizes = ids.row_lengths()
+    # A row of one unknown token for those, an empty one for the others.
+    unknown = tf.RaggedTensor.from_row_lengths(
+        tf.fill([tf.reduce_sum(tf.cast(sizes == 0, tf.int32))], tokenizer.unknown_id),
+        tf.cast(sizes == 0, sizes.dtype),
+    )
+    return words.with_values(tf.concat([ids, unknown], axis=1))
+
+
+def word_starts(ids: tf.RaggedTensor, kept: tf.Tensor) -> tf.Tensor:
+    """Where each word's first token is in the packed text: int32 (N, W), −1 where there is no word or where
+    that token was not kept. `ids` is ragged (N, W, None), `kept` a bool for each of its flat values."""
+    merged = ids.merge_dims(1, 2)
+    counted = tf.cumsum(tf.cast(kept, tf.int32), exclusive=True)  # kept tokens before each one
+    before_rows = tf.gather(tf.concat([counted, [0]], axis=0), merged.row_starts())
+    places = 1 + counted - tf.gather(before_rows, merged.value_rowids())
+    firsts = ids.values.row_starts()
+    return ids.with_values(tf.gather(tf.where(kept, places, -1), firsts)).to_tensor(-1)
+
+
 def share_limit(first: tf.Tensor, second: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
     """How many tokens each text of a pair may keep, given both lengths, int32 (N,): the longer one is cut
     first, then both alike; an odd token goes to the longer, or to the second."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tlkit.preprocessing.tokenizers.bert_characters import IDEOGRAPHS, MARKS, PUNCTUATION, REMOVED, SPACES
+from tlkit.preprocessing.tokenizers.folding import unicode_form
 
 
 def split_bert_words(texts: tf.Tensor, *, lowercase: bool, strip_accents: bool) -> tf.RaggedTensor:
@@ -19,7 +20,7 @@ def split_bert_words(texts: tf.Tensor, *, lowercase: bool, strip_accents: bool) 
     texts = tf.strings.regex_replace(texts, _one_of(SPACES), " ")
     texts = tf.strings.regex_replace(texts, _one_of(IDEOGRAPHS), r" \0 ")
     if strip_accents:
-        texts = _decompose(texts)
+        texts = unicode_form(texts, "NFD")
         texts = tf.strings.regex_replace(texts, f"{_one_of(MARKS)}+", "")
     if lowercase:
         # Lower-casing a whole string would write a sigma at the end of a word differently.
@@ -27,12 +28,6 @@ def split_bert_words(texts: tf.Tensor, *, lowercase: bool, strip_accents: bool) 
         texts = tf.strings.lower(texts, encoding="utf-8")
     texts = tf.strings.regex_replace(texts, _one_of(PUNCTUATION), r" \0 ")
     return tf.strings.split(texts)
-
-
-def _decompose(texts: tf.Tensor) -> tf.Tensor:
-    import tensorflow_text  # here, because importing it takes seconds and pictures do not need it
-
-    return tensorflow_text.normalize_utf8(texts, "NFD")
 
 
 def _one_of(ranges: str) -> str:

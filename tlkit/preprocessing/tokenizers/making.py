@@ -9,10 +9,12 @@ from pathlib import Path
 from tlkit.errors import DataError
 from tlkit.preprocessing.tokenizers.tokenizer import FACTS_FILE, Tokenizer
 from tlkit.preprocessing.tokenizers.wordpiece import make_wordpiece
+from tlkit.preprocessing.tokenizers.words import make_words
 from tlkit.zoo.entry import Tokenizer as TokenizerFacts
 
 TOKENIZERS: dict[str, Callable[[TokenizerFacts, Path], Tokenizer]] = {
     "wordpiece": make_wordpiece,
+    "words": make_words,
 }
 
 

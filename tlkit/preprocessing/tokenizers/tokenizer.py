@@ -20,6 +20,7 @@ class Tokenizer(Protocol):
     """Strings → token ids, in the graph. Special tokens that are written in a text are ordinary text.
 
     `vocabulary_size` is how many rows an embedding needs; the other ids are those of the special tokens.
+    `word_prefix` is put before a word that stands by itself, so that its tokens are those inside a text.
     `trackables` is what a `tf.Module` must hold so that a graph that tokenises can be saved.
     """
 
@@ -37,6 +38,8 @@ class Tokenizer(Protocol):
     def unknown_id(self) -> int: ...
     @property
     def separator_ids(self) -> tuple[int, ...]: ...
+    @property
+    def word_prefix(self) -> str: ...
     @property
     def trackables(self) -> list[Any]: ...
 

@@ -19,6 +19,8 @@ _NOT_A_WORD = "\x00"  # cleaning took it out of every text, so that it stands fo
 class WordPieceTokenizer:
     """Cleaned, folded and split as BERT does; then each word as its longest known pieces, first to last."""
 
+    word_prefix = ""
+
     def __init__(self, facts: TokenizerFacts, vocabulary: list[str], where: str = "The vocabulary") -> None:
         import tensorflow_text  # here, because importing it takes seconds and pictures do not need it
 
