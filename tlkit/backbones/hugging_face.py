@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tlkit.backbones.hugging_face_names import FAMILIES, ONE_SEGMENT, OTHER_NAMES, POSITIONS, VARIABLES, Names
 from tlkit.errors import FetchError
+from tlkit.zoo.hugging_face import padding_token_of
 from tlkit.zoo.safetensors_files import read_json, tensor_files
 
 Array = NDArray[np.float32]
@@ -67,7 +68,7 @@ def _fitted(value: Array, weight: keras.Variable, name: str, folder: Path) -> Ar
 
 
 def _own_positions(table: Array, segment: str, files: dict[str, Path], folder: Path) -> Array:
-    first = int(read_json(folder / "config.json").get("pad_token_id", 1)) + 1
+    first = padding_token_of(read_json(folder / "config.json")) + 1
     if segment in files:
         table = table + next(_tensors(files[segment], [segment]))[0]
     return table[first:]

@@ -45,14 +45,20 @@ def build_keras_hub_text(
         raise ConfigError(f"KerasHub's text families are {', '.join(CLASSES)}, received {family!r}")
     if family == "electra":  # the one class with a name of its own for it
         arguments["vocab_size"] = arguments.pop("vocabulary_size")
-    whole = _keras_hub_class(family)(**arguments)
+    whole = keras_hub_class(family)(**arguments)
     return adapt(whole, family, pooler=pooler, activation=activation, layer_norm_epsilon=layer_norm_epsilon)
 
 
 def adapt(
-    whole: keras.Model, family: str, *, pooler: bool, activation: str, layer_norm_epsilon: float | None
+    whole: keras.Model,
+    family: str,
+    *,
+    pooler: bool,
+    activation: str,
+    layer_norm_epsilon: float | None,
+    keep_weights: bool = False,
 ) -> keras.Model:
-    """A clone of KerasHub's model with tlkit's names of the outputs; its weights are fresh."""
+    """A clone of KerasHub's model with tlkit's names of the outputs; its weights are drawn anew, or kept."""
     given = whole.output
     outputs = {"sequence": given["sequence_output"] if isinstance(given, dict) else given}
     if pooler:
@@ -71,7 +77,10 @@ def adapt(
         return type(layer).from_config(config)
 
     model = keras.Model(whole.input, outputs, name=family)
-    return keras.models.clone_model(model, clone_function=clone)
+    adapted = keras.models.clone_model(model, clone_function=clone)
+    if keep_weights:
+        adapted.set_weights(model.get_weights())
+    return adapted
 
 
 def _relative_embedding(config: dict[str, Any], layer_norm_epsilon: float | None) -> keras.Model:
@@ -92,7 +101,8 @@ def _relative_embedding(config: dict[str, Any], layer_norm_epsilon: float | None
     return keras.Model(inputs, normed, name="rel_embedding")
 
 
-def _keras_hub_class(family: str) -> Any:
+def keras_hub_class(family: str) -> Any:
+    """KerasHub's class of a family's encoders."""
     import keras_hub  # here, because it takes seconds that pictures need not pay
 
     return getattr(keras_hub.models, CLASSES[family])

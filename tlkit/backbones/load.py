@@ -15,6 +15,7 @@ from tlkit.backbones.fresh_names import fresh_names, seeded
 from tlkit.backbones.hugging_face import load_hugging_face
 from tlkit.backbones.keras_applications import build_keras_application
 from tlkit.backbones.keras_file import load_keras_file, load_weights_file
+from tlkit.backbones.keras_hub_preset import load_preset, preset_vocabulary
 from tlkit.backbones.keras_hub_text import build_keras_hub_text
 from tlkit.backbones.mobilenet_torchvision import build_mobilenet_torchvision, load_mobilenet_torchvision
 from tlkit.backbones.scratch_image import build_image_cnn
@@ -22,7 +23,7 @@ from tlkit.backbones.scratch_text import build_text_bilstm, build_text_cnn, buil
 from tlkit.config.architecture import ArchitectureConfig
 from tlkit.errors import ConfigError
 from tlkit.zoo.entry import Constructor, ImageInput, TextInput, ZooEntry
-from tlkit.zoo.source import FileSource, KerasSource, NoSource
+from tlkit.zoo.source import FileSource, KerasHubSource, KerasSource, NoSource
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "efficientnet_lite": build_efficientnet_lite,
@@ -110,6 +111,8 @@ def source_folder(entry: ZooEntry | str) -> Path:
     entry = zoo.get(entry) if isinstance(entry, str) else entry
     if not isinstance(entry.input, TextInput) or not entry.input.tokenizer.files:
         raise ConfigError(f"{entry.name!r} brings no vocabulary")
+    if isinstance(entry.source, KerasHubSource):
+        return preset_vocabulary(entry.source.preset, entry.input.tokenizer.files)
     folder = zoo.fetch_weights(entry)
     if not folder.is_dir():
         raise ConfigError(
@@ -149,6 +152,9 @@ def _build_text(entry: ZooEntry, *, weights: bool, seed: int | None) -> keras.Mo
     arguments: dict[str, Any] = dict(constructor.arguments)
     if constructor.builder == "keras_hub_text":
         arguments |= {"family": entry.family, "pooler": "pooler" in entry.layer_groups}
+    if weights and isinstance(entry.source, KerasHubSource):
+        with fresh_names():
+            return load_preset(entry.source.preset, **arguments)
     with fresh_names(), seeded(seed):
         model = BUILDERS[constructor.builder](**arguments)
     if weights:
@@ -184,7 +190,7 @@ def _shaped(entry: ZooEntry, chosen: dict[str, Any], vocabulary_size: int | None
     if unknown:
         raise ConfigError(f"{entry.name!r} has no {unknown[0]}. It has: {', '.join(constructor.arguments)}")
     arguments = {**constructor.arguments, **chosen}
-    if vocabulary_size is not None:
+    if vocabulary_size is not None and "vocabulary_size" in arguments:
         arguments["vocabulary_size"] = vocabulary_size
     groups = {name: regex for name, regex in entry.layer_groups.items() if not name.startswith("layer")}
     for number in range(1, int(arguments["layers"]) + 1):

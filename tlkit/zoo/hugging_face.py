@@ -156,6 +156,12 @@ def entry_of_folder(path: str | Path) -> ZooEntry:
     return entry
 
 
+def padding_token_of(config: Mapping[str, Any]) -> int:
+    """The number of the padding token of a RoBERTa: 1 where its config.json does not say."""
+    token = config.get("pad_token_id")
+    return token if isinstance(token, int) else 1
+
+
 def _architecture(config: Mapping[str, Any], folder: Path) -> Architecture:
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
@@ -186,11 +192,17 @@ def _arguments(
         raise ConfigError(
             f"{folder / CONFIG} has {key}: {arguments[wrong[0]]!r}; it must be a whole number above 0"
         )
+    heads = arguments.get("num_heads", 1)
+    if arguments["hidden_dim"] % heads:
+        key = architecture.sizes["hidden_dim"]
+        raise ConfigError(
+            f"{folder / CONFIG} has {key}: {arguments['hidden_dim']}, which {heads} heads cannot share evenly"
+        )
     if architecture.family in ("roberta", "xlm_roberta"):  # the rows up to the padding token's are not used
-        arguments["max_sequence_length"] -= int(config.get("pad_token_id", 1)) + 1
+        arguments["max_sequence_length"] -= padding_token_of(config) + 1
     activation = config.get(architecture.activation)
     if activation is not None:
-        if activation not in _ACTIVATIONS:
+        if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             hint = suggest(str(activation), _ACTIVATIONS)
             raise ConfigError(f"{folder / CONFIG} has the unknown activation {activation!r}.{hint}")
         arguments["activation"] = _ACTIVATIONS[activation]
