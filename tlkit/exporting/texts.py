@@ -207,7 +207,7 @@ LONG_TEXTS = {
 
 SPLITTER = (
     "A word is a URL; an e-mail address; a number with inner points, commas or colons; a run of letters, "
-    "marks, digits and underscores, with single apostrophes and hyphens inside it, and with the @ or # before "
+    "marks, digits and underscores, with single apostrophes and hyphens inside it, and the @ or # before "
     "it; one ideograph; one emoji; any other single character. White space and control characters are no "
     "words."
 )
