@@ -8,7 +8,7 @@ import pytest
 
 from tlkit.config import Columns, DataConfig, PreprocessingConfig, Split
 from tlkit.config.text import Normalization
-from tlkit.data import encode_texts, load, read_texts
+from tlkit.data import check, encode_texts, load, read_texts
 from tlkit.errors import DataCheckError, DataError
 from tlkit.preprocessing import make_preprocessing, make_text_preprocessing
 from tlkit.preprocessing.tokenizers import make_tokenizer
@@ -456,3 +456,44 @@ def test_real_data_is_read_as_it_is(shared_data, name, task, columns, objective,
     assert texts.objective == objective
     assert (texts.splits != "").sum() == used
     assert set(texts.splits) - {""} == {"train", "validation", "test"}
+
+
+# The check
+
+
+def test_check_counts_texts_and_names_what_cannot_be_used():
+    frame = with_rows(
+        numbered(20),
+        ["", "a"],
+        ["text 3", "b"],
+        ["text 3", "a"],
+        ["a longer text of words", " b"],
+        ["x\ufffd", "B"],
+    )
+    report = check(DataConfig(), source=frame)
+    assert not report.ok
+    assert "1 of 25 texts (4.0%)" not in " ".join(report.problems)
+    assert (report.modality, report.examples, report.usable, report.empty) == ("text", 25, 24, 1)
+    assert report.classes["a"] == {"all": 11}
+    assert report.sizes == {"words": {"min": 1.0, "median": 2.0, "max": 5.0}}
+    assert report.unreadable == ({"path": "row 21", "problem": "is empty", "action": "left out"},)
+    assert report.duplicates == report.conflicts == (("row 4", "row 22", "row 23"),)
+    assert {note["problem"].split(" (")[0] for note in report.notes} == {
+        "label ' b' has spaces around it",
+        "labels 'b' and 'B'",
+        "has 1 characters that were lost in decoding",
+    }
+    assert report.to_dict()["modality"] == "text"
+
+
+def test_check_of_pairs_words_and_samples():
+    pairs = check(DataConfig(), "pair", source=([("a b", "c"), ("d", "")], [1.5, 2]))
+    assert pairs.values == {"0": {"min": 1.5, "median": 1.5, "max": 1.5}}
+    assert pairs.sizes["words of the second text"] == {"min": 1.0, "median": 1.0, "max": 1.0}
+    assert pairs.unreadable[0]["problem"] == "is empty (second text)"
+    words = check(DataConfig(), "tokens", source=([["a", "b"], ["c"]], [["O", "I-X"], ["O"]]))
+    assert words.classes == {"B-X": {"all": 1}, "O": {"all": 2}}
+    assert words.notes[0]["action"] == "read as 'B-X'"
+    sample = check(DataConfig(source="bbc_news"))
+    assert sample.ok
+    assert (sample.usable, len(sample.duplicates), len(sample.conflicts)) == (2225, 98, 0)

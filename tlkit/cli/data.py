@@ -31,7 +31,7 @@ def data() -> None:
 def check(
     source: str, arguments: tuple[str, ...], labels: tuple[str, ...], as_json: bool, **parameters: Any
 ) -> None:
-    """Count the examples of a folder, table or sample, and name what cannot be used.
+    """Count the pictures or texts of a folder, table or sample, and name what cannot be used.
 
     Exit code 3 where a run would refuse them.
     """
@@ -50,7 +50,7 @@ def check(
     load_tensorflow()
     from tlkit.data import check as check_data
 
-    report = check_data(config.data, config.task)
+    report = check_data(config.data, config.task, pair=config.head.pair)
     if as_json:
         print_json(report)
     else:
@@ -65,6 +65,7 @@ def _print_report(report: CheckReport) -> None:
         "examples": f"{report.examples:,}, {report.usable:,} usable",
         "splits": ", ".join(f"{name} {count:,}" for name, count in report.splits.items()),
         "largest / smallest class": report.balance,
+        "empty": report.empty or None,
         "same content": f"{len(report.duplicates):,} groups, {len(report.conflicts):,} labelled differently",
     }
     print_facts({name: value for name, value in facts.items() if value is not None})
@@ -73,7 +74,8 @@ def _print_report(report: CheckReport) -> None:
         ["class", *splits],
         [[name, *(counts[split] for split in splits)] for name, counts in report.classes.items()],
     )
-    spreads = {**{f"{side} (pixels)": spread for side, spread in report.sizes.items()}, **report.values}
+    unit = " (pixels)" if report.modality == "image" else ""
+    spreads = {**{f"{name}{unit}": spread for name, spread in report.sizes.items()}, **report.values}
     _print_part(
         ["value", "min", "median", "max"], [[name, *spread.values()] for name, spread in spreads.items()]
     )

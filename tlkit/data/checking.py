@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from tlkit.config import DataConfig, Task
+from tlkit.config.text import Normalization
 from tlkit.data.content import Content, read_content, size_maker
 from tlkit.data.labels import Labels, parse_labels
 from tlkit.data.manifest import SPLITS
 from tlkit.data.rows import Rows
 from tlkit.data.sources import read_rows
 from tlkit.data.structure import bad_share_problem, class_problems, count_classes, split_problems
+from tlkit.data.text_content import TextContent, read_text_content
+from tlkit.data.text_sources import modality_of
+from tlkit.data.texts import read_labelled
 
 _MADE = "all"
+_TEXT_TASKS = ("pair", "tokens", "embed")
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,13 @@ class CheckReport:
     `splits`: examples per split of the source, or under "all" where a run would make the splits. `classes`:
     examples per class and split, usable ones only; empty for regression. `balance`: the largest class divided
     by the smallest. `values`: min, median and max of each number (regression). `sizes`: min, median and max
-    of width and height, in pixels. `unreadable`, `notes`: path, problem and action of each. `duplicates`: the
-    groups of examples with one content; `conflicts`: those of them with different labels.
+    of width and height, in pixels, or of the number of words. `empty`: how many texts are. `unreadable`,
+    `notes`: path, problem and action of each. `duplicates`: the groups of examples with one content;
+    `conflicts`: those of them with different labels.
     """
 
     source: str
+    modality: Literal["image", "text"]
     examples: int
     usable: int
     splits: dict[str, int]
@@ -39,6 +46,7 @@ class CheckReport:
     balance: float | None
     values: dict[str, dict[str, float]]
     sizes: dict[str, dict[str, float]]
+    empty: int
     unreadable: tuple[dict[str, str], ...]
     notes: tuple[dict[str, str], ...]
     duplicates: tuple[tuple[str, ...], ...]
@@ -54,41 +62,74 @@ class CheckReport:
         return {"ok": self.ok, **asdict(self)}
 
 
-def check(spec: DataConfig, task: Task = "classify", *, source: object | None = None) -> CheckReport:
+def check(
+    spec: DataConfig,
+    task: Task = "classify",
+    *,
+    source: object | None = None,
+    pair: Literal["auto", "classify", "regress"] = "auto",
+) -> CheckReport:
     """Read and decode every example of `source` (or `spec.source`), as a run would, and report.
+
+    `pair` is what that task learns, as `head.pair` says.
 
     Raises DataError where the source, a column or a path is wrong, and DataCheckError for missing labels;
     what is wrong with the examples as a whole is in the report.
     """
-    rows = read_rows(spec.source if source is None else source, spec)
-    labels = parse_labels(rows, task)
+    source = spec.source if source is None else source
+    if task in _TEXT_TASKS or modality_of(source, spec) == "text":
+        rows, labels, objective = read_labelled(spec, task, pair, source)
+        texts = read_text_content(rows, task, Normalization())
+        return _report(rows, labels, texts, texts.keys, _count_words(texts), objective, spec, "text")
+    rows = read_rows(source, spec)
+    labels = parse_labels(rows, task, merge=spec.merge_labels)
     sides = np.zeros((len(rows), 2), np.int32)
     content = read_content(rows, size_maker(), sides)
+    sizes = {"width": sides[:, 1], "height": sides[:, 0]}
+    return _report(rows, labels, content, content.hashes, sizes, task, spec, "image")
+
+
+def _report(
+    rows: Rows,
+    labels: Labels,
+    content: Content,
+    keys: Sequence[Hashable],
+    sizes: dict[str, npt.NDArray[Any]],
+    objective: Task,
+    spec: DataConfig,
+    modality: Literal["image", "text"],
+) -> CheckReport:
+    """`keys` tell which rows have one content, `sizes` have a value per row."""
+    noun = "text" if modality == "text" else "picture"
     usable = content.usable
     splits = np.where(usable, rows.splits if rows.splits is not None else _MADE, "")
-    found = [bad_share_problem(rows, content, spec.max_bad), *class_problems(rows, labels, usable, task)]
-    if rows.splits is not None:
+    found = [
+        bad_share_problem(rows, content, spec.max_bad, noun),
+        *class_problems(rows, labels, usable, objective, noun),
+    ]
+    if rows.splits is not None and objective != "tokens":  # a rare tag costs a few words, not the run
         found += split_problems(rows, labels, splits)
     classes = _class_counts(labels, splits)
     totals = [sum(counts.values()) for counts in classes.values()]
-    duplicates, conflicts = _duplicates(rows, labels, content)
+    duplicates, conflicts = _duplicates(rows, labels, keys, usable)
+    own_notes = content.notes if isinstance(content, TextContent) else ()
     return CheckReport(
         source=rows.where,
+        modality=modality,
         examples=len(rows),
         usable=int(usable.sum()),
         splits={name: int(np.sum(splits == name)) for name in (*SPLITS, _MADE) if np.any(splits == name)},
         classes=classes,
         balance=round(max(totals) / min(totals), 2) if totals and min(totals) > 0 else None,
         values=_values(labels, usable),
-        sizes={"width": _spread(sides[usable, 1]), "height": _spread(sides[usable, 0])}
-        if usable.any()
-        else {},
+        sizes={name: _spread(values[usable]) for name, values in sizes.items()} if usable.any() else {},
+        empty=sum((problem or "").startswith("is empty") for problem in content.problems),
         unreadable=tuple(
             {"path": rows.describe(row), "problem": problem, "action": "left out"}
             for row, problem in enumerate(content.problems)
             if problem
         ),
-        notes=tuple(note._asdict() for note in (*rows.notes, *labels.notes)),
+        notes=tuple(note._asdict() for note in (*rows.notes, *labels.notes, *own_notes)),
         duplicates=duplicates,
         conflicts=conflicts,
         problems=tuple(problem for problem in found if problem),
@@ -116,13 +157,26 @@ def _spread(values: npt.NDArray[Any]) -> dict[str, float]:
     return {"min": float(values.min()), "median": float(np.median(values)), "max": float(values.max())}
 
 
+def _count_words(content: TextContent) -> dict[str, npt.NDArray[Any]]:
+    def count(texts: Sequence[Any]) -> npt.NDArray[Any]:
+        return np.array([len(text.split() if isinstance(text, str) else text) for text in texts])
+
+    if content.samples.ndim == 1:
+        return {"words": count(content.samples.tolist())}
+    return {
+        "words": count(content.samples[:, 0].tolist()),
+        "words of the second text": count(content.samples[:, 1].tolist()),
+    }
+
+
 def _duplicates(
-    rows: Rows, labels: Labels, content: Content
+    rows: Rows, labels: Labels, keys: Sequence[Hashable], usable: npt.NDArray[np.bool_]
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
     """Groups of examples with the same content, and those of them that disagree about the label."""
-    usable = np.flatnonzero(content.usable)
-    groups = pd.Series(usable).groupby([content.hashes[row] for row in usable], sort=False)
-    same = [members.tolist() for _, members in groups if len(members) > 1]
+    groups: dict[Hashable, list[int]] = {}
+    for row in np.flatnonzero(usable).tolist():
+        groups.setdefault(keys[row], []).append(row)
+    same = [members for members in groups.values() if len(members) > 1]
     differing = [members for members in same if len({labels.text[row] for row in members}) > 1]
 
     def name(sets: list[list[int]]) -> tuple[tuple[str, ...], ...]:

@@ -151,8 +151,8 @@ def _why_unusable(text: Text) -> str | None:
         return None if text.strip() else "is empty"
     if isinstance(text, tuple):
         empty = [number for number, part in zip(("first", "second"), text, strict=True) if not part.strip()]
-        return f"has no {' and no '.join(empty)} text" if empty else None
-    return None if text else "has no words"
+        return f"is empty ({' and '.join(empty)} text)" if empty else None
+    return None if text else "is empty"
 
 
 def _signs(text: str) -> list[str]:
