@@ -103,7 +103,7 @@ def test_one_string_gives_one_answer_and_several_a_list(runs: dict[str, Run]) ->
 
 
 def test_answers_come_in_the_order_of_the_texts(runs: dict[str, Run]) -> None:
-    texts = ["word " * (n % 7 + 1) + f"{n}" for n in range(70)]
+    texts = ["word " * (n % 7 + 1) + f"{n}" for n in range(70)] + ["long " * 5000, "x"]
     answers = runs["classify"].predict(texts)
     assert [answer["input"] for answer in answers] == texts
     alone = [runs["classify"].predict(text)["score"] for text in texts[:3]]

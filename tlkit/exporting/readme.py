@@ -13,11 +13,19 @@ from tlkit.zoo import ZooEntry
 
 SHOWN_LABELS = 20
 
+GIVES = {
+    "classify": "one label for each example",
+    "multilabel": "any number of labels for each example",
+    "regress": "numbers",
+    "tokens": "a tag for every word",
+    "embed": "vectors of texts",
+}
+
 
 def make_readme(interface: Interface, description: Mapping[str, Any], entry: ZooEntry) -> str:
     """The page, in Markdown. `description` is that of `input.json`."""
     parts = [
-        f"# A model for {description['task']}, fine-tuned from {entry.name}",
+        f"# {entry.name}, fine-tuned to give {GIVES[description['task']]}",
         "This folder is a TensorFlow SavedModel with its preprocessing inside. It was made by tlkit, and "
         "needs nothing of tlkit. `assets/input.json` has all of this page for programs.",
         *_before_sending(description["client_steps"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tlkit.workflows import predict_pictures, predict_texts
 from tlkit.workflows.run import Run, load_run
 
 BATCH = 32
+MOST_CHARACTERS = 64_000  # of a batch, were all its texts as long as the longest: windows are padded so
 
 MODALITIES = {"image": predict_pictures, "text": predict_texts}
 
@@ -38,10 +40,8 @@ def predict_run(run: Run | str | Path, inputs: Any, top: int = 5) -> list[dict[s
     run = run if isinstance(run, Run) else load_run(run)
     modality = MODALITIES[run.entry.modality]
     sources = modality.expand(run, inputs)
-    order = sorted(range(len(sources)), key=lambda place: modality.size(sources[place]))
-    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     answers: dict[int, dict[str, Any]] = {}
-    for batch in track(batches, "Predicting"):
+    for batch in track(_batches([modality.size(source) for source in sources]), "Predicting"):
         read = modality.read(run, [sources[place] for place in batch])
         samples = [one.sample for one in read if one.error is None]
         described = iter(modality.answer(run, samples, top) if samples else ())
@@ -53,3 +53,14 @@ def predict_run(run: Run | str | Path, inputs: Any, top: int = 5) -> list[dict[s
 def is_one(inputs: Any, run: Run) -> bool:
     """Whether this is one example for the run, not several."""
     return bool(MODALITIES[run.entry.modality].is_one(run, inputs))
+
+
+def _batches(sizes: Sequence[int]) -> list[list[int]]:
+    """Places of all examples, the small ones first, so that those of like size are answered together."""
+    batches: list[list[int]] = []
+    for place in sorted(range(len(sizes)), key=lambda place: sizes[place]):
+        room = BATCH if sizes[place] == 0 else min(BATCH, MOST_CHARACTERS // sizes[place])
+        if not batches or len(batches[-1]) >= room:
+            batches.append([])
+        batches[-1].append(place)
+    return batches
