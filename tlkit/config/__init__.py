@@ -1,7 +1,8 @@
 """Configuration as data: frozen, validated once, with every default in one place."""
 
+from tlkit.config.architecture import ArchitectureConfig
 from tlkit.config.data import Columns, DataConfig, Split
-from tlkit.config.head import HeadConfig, Task
+from tlkit.config.head import HeadConfig, Objective, Task
 from tlkit.config.load import LoadedConfig, dump, flatten, load_config, validate
 from tlkit.config.plan import PLANS, PlanSpec, StageSpec
 from tlkit.config.preprocessing import PreprocessingConfig
@@ -11,10 +12,12 @@ from tlkit.config.yaml_file import read_yaml, to_yaml
 
 __all__ = [
     "PLANS",
+    "ArchitectureConfig",
     "Columns",
     "DataConfig",
     "HeadConfig",
     "LoadedConfig",
+    "Objective",
     "PlanSpec",
     "PreprocessingConfig",
     "RunConfig",

@@ -16,7 +16,7 @@ class ArchitectureConfig(Options):
     """None: what the architecture's zoo entry says."""
 
     layers: Count | None = None
-    """Hidden layers: dense (`text_mlp`), convolutional (`text_cnn`, `image_cnn`), recurrent (`text_bilstm`)."""
+    """Hidden layers: dense (`text_mlp`), convolutions (`text_cnn`, `image_cnn`), LSTMs (`text_bilstm`)."""
     width: Count | None = None
     """Units or filters of a hidden layer; `image_cnn` doubles them with every layer."""
     embedding_size: Count | None = None

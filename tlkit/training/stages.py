@@ -14,11 +14,12 @@ import pandas as pd
 import tensorflow as tf
 
 from tlkit.config import TrainingConfig
-from tlkit.data import Dataset, count_steps, make_pipeline, order_of_epoch
+from tlkit.data import BatchPlan, Dataset, make_pipeline, plan_batches, rows_of_batch
 from tlkit.errors import TrainingError
 from tlkit.freezing import LayerGroup
 from tlkit.heads import Head
 from tlkit.plans import Stage
+from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.results import StageRecord
 from tlkit.training.batch_size import find_fitting
 from tlkit.training.best import put_back_best
@@ -45,7 +46,7 @@ class Trainable:
     head: Head
     groups: Sequence[LayerGroup]
     dataset: Dataset
-    preprocessing: Any
+    preprocessing: ImagePreprocessing | TextPreprocessing
     strategy: tf.distribute.Strategy
     training: TrainingConfig
     global_batch_size: int
@@ -68,7 +69,19 @@ class Trainable:
 
     @property
     def steps_per_epoch(self) -> int:
-        return count_steps(self.n_train, self.global_batch_size, self.n_replicas)
+        return self.plan_batches(0).steps
+
+    def plan_batches(self, stage: int) -> BatchPlan:
+        """The batches of a stage, by its number."""
+        return plan_batches(
+            self.dataset.splits["train"],
+            self.preprocessing,
+            global_batch_size=self.global_batch_size,
+            batch_tokens=self.training.batch_tokens,
+            replicas=self.n_replicas,
+            seed=self.seed,
+            stage=stage,
+        )
 
     @property
     def n_replicas(self) -> int:
@@ -150,6 +163,7 @@ def training_pipeline(run: Trainable, stage: Stage, place: Place) -> tf.data.Dat
         first_epoch=place.first_epoch,
         sample_weights=run.example_weights,
         replicas=run.n_replicas,
+        batch_tokens=run.training.batch_tokens,
     )
 
 
@@ -158,7 +172,7 @@ def _validation_pipeline(run: Trainable) -> tf.data.Dataset | None:
     if examples is None:
         return None
     return make_pipeline(
-        examples,
+        examples.take(examples.by_length),
         run.preprocessing,
         global_batch_size=run.global_batch_size,
         training=False,
@@ -171,19 +185,20 @@ def _fit(
 ) -> pd.DataFrame:
     model = compile_stage(run, stage)
 
-    def name_batch(epoch: int, step: int) -> Sequence[str]:
-        order = order_of_epoch(run.n_train, run.seed, place.index, place.first_epoch + epoch).numpy()
-        first = step * run.global_batch_size
-        last = run.n_train if step + 1 == run.steps_per_epoch else first + run.global_batch_size
-        return [str(run.dataset.splits["train"].ids[row]) for row in order[first:last]]
+    plan = run.plan_batches(place.index)
 
-    display = LiveDisplay(stage, f"{place.index + 1}/{place.n_stages}", run.steps_per_epoch, run.n_train)
+    def name_batch(epoch: int, step: int) -> Sequence[str]:
+        rows = rows_of_batch(plan, place.first_epoch + epoch, step)
+        return [str(name) for name in run.dataset.splits["train"].ids[rows]]
+
+    unit = "images" if isinstance(run.preprocessing, ImagePreprocessing) else "texts"
+    display = LiveDisplay(stage, f"{place.index + 1}/{place.n_stages}", plan.steps, run.n_train, unit)
     built_in = make_callbacks(run.monitor, run.head.mode, stage, run.training, folder, name_batch)
     try:
         history = model.fit(
             training_pipeline(run, stage, place),
             epochs=stage.epochs,
-            steps_per_epoch=run.steps_per_epoch,
+            steps_per_epoch=plan.steps,
             validation_data=_validation_pipeline(run),
             callbacks=[*built_in, *callbacks, display],
             shuffle=False,  # the pipeline has its own order

@@ -35,9 +35,7 @@ def evaluate_run(run: Run | str | Path, data: Any = None) -> dict[str, Any]:
     objective = run.config.objective
     head = make_head(run.config.head, objective, n_outputs=run.model.output_shape[-1])
     loss = None if "loss" in run.config.python else head.loss
-    return evaluate_examples(
-        run.outputs, run.preprocessing, examples, objective, run.classes, loss
-    ).metrics
+    return evaluate_examples(run.outputs, run.preprocessing, examples, objective, run.classes, loss).metrics
 
 
 def save_model(model: keras.Model, folder: RunFolder) -> None:

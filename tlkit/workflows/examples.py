@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import tensorflow as tf
 
 from tlkit.backbones import source_folder
-from tlkit.config import PreprocessingConfig, RunConfig
+from tlkit.config import RunConfig
+from tlkit.config.augment import resolve_augment
 from tlkit.config.recipe import DEFAULT_BACKBONES
-from tlkit.data import Dataset, load, longest_side, modality_of
+from tlkit.data import Dataset, Texts, encode_texts, load, longest_side, modality_of, read_texts
+from tlkit.errors import ConfigError
 from tlkit.preprocessing import (
     ImagePreprocessing,
     TextPreprocessing,
     Tokenizer,
     default_image_size,
-    default_sequence_length,
     from_callable,
     learn_tokenizer,
     load_tokenizer,
-    make_cleaner,
     make_preprocessing,
-    make_text_augment,
     make_text_preprocessing,
     make_tokenizer,
 )
+from tlkit.preprocessing.nltk_steps import make_cleaner
+from tlkit.preprocessing.text_augment import make_text_augment
 from tlkit.results import RunFolder
 from tlkit.workflows.objects import PythonObjects
 from tlkit.zoo import ImageInput, TextInput, ZooEntry
@@ -54,16 +53,44 @@ def load_examples(
             config.data, config.task, seed=config.seed, preprocessing=preprocessing, source=objects.data
         )
         return dataset, preprocessing
-    fit = _TextFit(config, entry, earlier)
-    dataset = load(
+    if objects.augment is not None:
+        raise ConfigError(
+            "augment: Keras layers and functions are for pictures; for texts name augmentations."
+        )
+    spec = config.preprocessing
+    clean = make_cleaner(spec.nltk) if spec.nltk else None
+    texts = read_texts(
         config.data,
         config.task,
         seed=config.seed,
-        preprocessing=fit,
-        source=objects.data,
+        normalization=spec.normalize,
+        clean=clean,
         pair=config.head.pair,
+        source=objects.data,
     )
-    return dataset, dataset.preprocessing
+    augmentations = resolve_augment(spec.augment, "text", config.task)
+    text_preprocessing = make_text_preprocessing(
+        entry.input,
+        spec,
+        _tokenizer(config, entry, entry.input, texts, earlier),
+        config.task,
+        augmentation=make_text_augment(augmentations, texts.training) if augmentations else None,
+        clean=clean,
+    )
+    return encode_texts(texts, text_preprocessing, fit_length=spec.sequence_length is None)
+
+
+def _tokenizer(
+    config: RunConfig, entry: ZooEntry, takes: TextInput, texts: Texts, earlier: RunFolder | None
+) -> Tokenizer:
+    """The backbone's own, or for one that is trained from scratch one that is learned here."""
+    if earlier is not None:
+        return load_tokenizer(earlier.tokenizer)
+    if takes.tokenizer.kind == "words":
+        assert entry.constructor is not None
+        size = config.architecture.vocabulary_size or int(entry.constructor.arguments["vocabulary_size"])
+        return learn_tokenizer(takes.tokenizer, texts.training, size)
+    return make_tokenizer(takes.tokenizer, source_folder(entry))
 
 
 def default_backbone(config: RunConfig, objects: PythonObjects) -> str:
@@ -72,7 +99,9 @@ def default_backbone(config: RunConfig, objects: PythonObjects) -> str:
     return config.backbone or DEFAULT_BACKBONES[modality_of(source, config.data)]
 
 
-def _picture_preprocessing(config: RunConfig, takes: ImageInput, objects: PythonObjects) -> ImagePreprocessing:
+def _picture_preprocessing(
+    config: RunConfig, takes: ImageInput, objects: PythonObjects
+) -> ImagePreprocessing:
     spec = config.preprocessing
     if spec.image_size is None:
         size = default_image_size(takes, longest_side(config.data, objects.data))

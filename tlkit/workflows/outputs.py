@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tlkit.config import Objective
 from tlkit.data import Examples, count_steps, make_pipeline
-from tlkit.evaluation import cosines, compute_metrics
+from tlkit.evaluation import compute_metrics, cosines
 from tlkit.heads import to_scores
 from tlkit.progress import track
 from tlkit.results import RunFolder, write_csv, write_npz
@@ -56,8 +56,7 @@ def evaluate_examples(
     global_batch_size: int = 32,
 ) -> Outputs:
     """Run a model (see `model_function`) over examples and measure it. `loss` may be None."""
-    # Texts of like length together: a batch is as slow as its longest text.
-    order = np.arange(len(examples)) if examples.lengths is None else np.argsort(examples.lengths, kind="stable")
+    order = examples.by_length
     pipeline = make_pipeline(
         examples.take(order), preprocessing, global_batch_size=global_batch_size, training=False
     )
@@ -68,7 +67,8 @@ def evaluate_examples(
         given.append(outputs.numpy())
         if loss is not None:
             losses.append((float(keras.ops.mean(loss(targets, outputs))), len(given[-1])))
-    rows = list(_rows(given, objective, [len(np.atleast_1d(examples.targets[row])) for row in order], classes))
+    n_words = [np.size(examples.targets[row]) for row in order]
+    rows = list(_rows(given, objective, n_words, classes))
     outputs = _stacked([rows[place] for place in np.argsort(order)])
     value = sum(value * n for value, n in losses) / sum(n for _, n in losses) if losses else None
     scores = _scores(objective, outputs)

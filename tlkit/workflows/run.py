@@ -142,9 +142,7 @@ class Run:
 
         return evaluate_run(self, data)
 
-    def export(
-        self, to: str | Path, overwrite: bool = False, client_preprocessing: bool = False
-    ) -> Path:
+    def export(self, to: str | Path, overwrite: bool = False, client_preprocessing: bool = False) -> Path:
         """Write a SavedModel that takes raw bytes or strings, checked in a fresh process."""
         from tlkit.workflows.export import export_run
 
