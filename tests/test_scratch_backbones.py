@@ -194,3 +194,18 @@ def test_activation_and_initialiser_are_those_that_were_asked_for(activation):
         layer = layer.forward_layer if name == "text_bilstm" else layer
         assert layer.activation is keras.activations.get(activation)
         assert not np.any(layer.get_weights()[0])
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_an_image_cnn_learns_shapes(activation):
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    pictures = rng.normal(0, 0.2, (64, 16, 16, 3)).astype("float32")
+    for picture, label, place in zip(pictures, labels, rng.integers(2, 14, 64), strict=True):
+        picture[(slice(place, place + 1), slice(None))[:: 1 if label else -1]] += 1.0  # a line: – or |
+    backbone = image_cnn(16, layers=2, width=8, activation=activation, dropout=0.0)
+    pooled = keras.layers.GlobalAveragePooling2D()(backbone.output)
+    model = keras.Model(backbone.input, keras.layers.Dense(1, "sigmoid")(pooled))
+    model.compile(keras.optimizers.Adam(0.02), "binary_crossentropy", metrics=["accuracy"])
+    history = model.fit(pictures, labels, batch_size=16, epochs=15, verbose=0).history
+    assert max(history["accuracy"]) > 0.9
