@@ -104,6 +104,7 @@ def test_unicode_forms_and_case():
     assert normal("e\u0301 ﬁ ①") == "é ﬁ ①"
     assert normal("e\u0301 ﬁ ①", unicode="nfkc") == "é fi 1"
     assert normal("e\u0301", unicode="none") == "e\u0301"
+    assert normal("ÀB\x00CÉ", lowercase=True) == "àb\x00cé"
     assert normal("ÄÖ ΟΔΟΣ İ", lowercase=True) == "äö οδος i\u0307"
 
 

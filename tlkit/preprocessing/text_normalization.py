@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tlkit.config.text import Normalization
 from tlkit.preprocessing.text_html import decode_entities, strip_tags
-from tlkit.preprocessing.tokenizers.folding import unicode_form
+from tlkit.preprocessing.tokenizers.folding import lower, unicode_form
 
 _LETTER = r"\p{L}\p{M}\p{N}_"
 _URL = r"""(?i)(?:(?:https?|ftp)://|www\.)[^\s\p{Z}<>"]*[^\s\p{Z}<>"'.,;:!?()\[\]{}«»“”‘’…]/?"""
@@ -39,7 +39,7 @@ def normalize_texts(texts: tf.Tensor, options: Normalization) -> tf.Tensor:
     if options.unicode != "none":
         texts = unicode_form(texts, options.unicode.upper())
     if options.lowercase:
-        texts = tf.strings.lower(texts, encoding="utf-8")
+        texts = lower(texts)
     if options.whitespace:
         texts = tf.strings.regex_replace(texts, _WHITE_SPACE, " ")
         texts = tf.strings.regex_replace(texts, "^ | $", "")

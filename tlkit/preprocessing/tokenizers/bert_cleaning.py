@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tlkit.preprocessing.tokenizers.bert_characters import IDEOGRAPHS, MARKS, PUNCTUATION, REMOVED, SPACES
-from tlkit.preprocessing.tokenizers.folding import unicode_form
+from tlkit.preprocessing.tokenizers.folding import lower_each, unicode_form
 
 
 def split_bert_words(texts: tf.Tensor, *, lowercase: bool, strip_accents: bool) -> tf.RaggedTensor:
@@ -23,9 +23,7 @@ def split_bert_words(texts: tf.Tensor, *, lowercase: bool, strip_accents: bool) 
         texts = unicode_form(texts, "NFD")
         texts = tf.strings.regex_replace(texts, f"{_one_of(MARKS)}+", "")
     if lowercase:
-        # Lower-casing a whole string would write a sigma at the end of a word differently.
-        texts = tf.strings.regex_replace(texts, "Σ", "σ")
-        texts = tf.strings.lower(texts, encoding="utf-8")
+        texts = lower_each(texts)
     texts = tf.strings.regex_replace(texts, _one_of(PUNCTUATION), r" \0 ")
     return tf.strings.split(texts)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tlkit.errors import DataError
+from tlkit.preprocessing.tokenizers.bytepair import make_bytepair
+from tlkit.preprocessing.tokenizers.sentencepiece import make_sentencepiece
 from tlkit.preprocessing.tokenizers.tokenizer import FACTS_FILE, Tokenizer
 from tlkit.preprocessing.tokenizers.wordpiece import make_wordpiece
 from tlkit.preprocessing.tokenizers.words import make_words
@@ -14,6 +16,8 @@ from tlkit.zoo.entry import Tokenizer as TokenizerFacts
 
 TOKENIZERS: dict[str, Callable[[TokenizerFacts, Path], Tokenizer]] = {
     "wordpiece": make_wordpiece,
+    "bytepair": make_bytepair,
+    "sentencepiece": make_sentencepiece,
     "words": make_words,
 }
 
