@@ -23,7 +23,9 @@ from tlkit.training.optimizer import make_optimizer
 ALWAYS = ("efficientnet_lite", "mobilenet_v3_small")
 TASKS = ("classify", "multilabel", "regress")
 FAMILIES = {
-    entry.family: entry for entry in sorted(zoo.entries(), key=lambda entry: entry.params, reverse=True)
+    entry.family: entry
+    for entry in sorted(zoo.entries(), key=lambda entry: entry.params, reverse=True)
+    if entry.modality == "image"
 }  # the last, hence smallest, of each family stays
 
 CASES = [

@@ -10,6 +10,8 @@ import pytest
 
 from tlkit import zoo
 from tlkit.errors import ConfigError, FetchError
+from tlkit.zoo.fetch import hash_of_folder
+from tlkit.zoo.tokenizer_json import vocabulary_folder
 
 FIXTURES = Path(__file__).parent / "fixtures" / "text"
 
@@ -128,8 +130,8 @@ def test_a_size_that_is_missing_is_named(folder):
     ("file", "message"),
     [
         ("config.json", "has no config.json"),
-        ("vocab.txt", "has no vocab.txt, the vocabulary of its family"),
-        ("model.safetensors", "has no model.safetensors"),
+        ("vocab.txt", "has no vocab.txt, the vocabulary of its family$"),
+        ("model.safetensors", "has no weights: no model.safetensors"),
     ],
 )
 def test_a_missing_file_is_named(folder, file, message):
@@ -180,3 +182,120 @@ def test_an_entry_needs_no_tensorflow(folder):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def as_saved_today(folder, kind, vocabulary, **model):
+    """Write a tokenizer.json, which is all that newer versions of transformers save of a vocabulary."""
+    numbers = {token: number for number, token in enumerate(vocabulary)}
+    added = [{"id": 0, "content": vocabulary[0], "special": True}]
+    content = {"added_tokens": added, "model": {"type": kind, "vocab": numbers, **model}}
+    (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def test_a_wordpiece_vocabulary_can_come_from_the_tokenizer_s_json(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    before = (folder / "vocab.txt").read_text()
+    as_saved_today(folder, "WordPiece", before.split())
+    change(folder, "tokenizer.json", added_tokens=[{"id": 65, "content": "[NEW]"}])
+    (folder / "vocab.txt").unlink()
+    entry = zoo.entry_of_folder(folder)
+    assert entry.input.tokenizer.files == ("vocab.txt",)
+    made = vocabulary_folder(folder, ("vocab.txt",))
+    assert made.parent == tmp_path / "home" / "vocabularies"
+    assert (made / "vocab.txt").read_text() == before + "[gap 63]\n[gap 64]\n[NEW]\n"
+    assert vocabulary_folder(folder, ("vocab.txt",)) == made
+
+
+def test_a_vocabulary_of_byte_pairs_can_come_from_the_tokenizer_s_json(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    folder = shutil.copytree(FIXTURES / "roberta", tmp_path / "roberta")
+    files = ("vocab.json", "merges.txt")
+    numbers, merges = json.loads((folder / files[0]).read_text()), (folder / files[1]).read_text()
+    pairs = [line.split(" ") for line in merges.splitlines()[1:]]
+    as_saved_today(folder, "BPE", list(numbers), merges=pairs)
+    for name in files:
+        (folder / name).unlink()
+    zoo.entry_of_folder(folder)
+    made = vocabulary_folder(folder, files)
+    assert json.loads((made / files[0]).read_text()) == numbers
+    assert (made / files[1]).read_text() == merges
+
+
+@pytest.mark.parametrize(
+    ("family", "content", "message"),
+    [
+        (
+            "albert",
+            {"model": {"type": "Unigram", "vocab": []}},
+            "has no spiece.model, .* copy spiece.model from",
+        ),
+        ("bert", {"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 9}}}, "cannot be written as a list"),
+        (
+            "bert",
+            {"model": {"type": "WordPiece", "vocab": {"a": 0, "b\n": 1}}},
+            "cannot be written as a list",
+        ),
+        ("bert", {"model": {"type": "WordPiece", "vocab": {"a": "0"}}}, "has no readable vocabulary"),
+        ("bert", {"model": {"type": "WordPiece"}}, "has no readable vocabulary"),
+        ("bert", {"model": None}, r"has no vocab.txt, and its tokenizer.json \(None\) cannot"),
+    ],
+)
+def test_a_tokenizer_s_json_that_cannot_stand_in_is_one_line(tmp_path, family, content, message):
+    folder = shutil.copytree(FIXTURES / family, tmp_path / family)
+    (folder / zoo.entry_of_folder(folder).input.tokenizer.files[0]).unlink()
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(FetchError, match=message) as caught:
+        zoo.entry_of_folder(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_verified_as_a_whole(folder):
+    entry = zoo.entry_of_folder(folder)
+    assert zoo.fetch_weights(entry) == folder
+    pinned = entry.source.model_copy(update={"sha256": hash_of_folder(folder)})
+    pinned = entry.model_copy(update={"source": pinned})
+    assert zoo.verify([entry, pinned]) == {"my-bert": "ok"}
+    assert zoo.fetch_weights(pinned) == folder
+    (folder / "vocab.txt").write_text("changed")
+    assert zoo.verify([pinned]) == {"my-bert": "damaged"}
+    with pytest.raises(FetchError, match="does not have the sha256 that the zoo names"):
+        zoo.fetch_weights(pinned)
+    shutil.rmtree(folder)
+    assert zoo.verify([entry]) == {"my-bert": "not fetched"}
+
+
+def test_what_has_no_file_of_weights_says_why():
+    scratch, preset = zoo.get("text_mlp"), zoo.get("bert_tiny_en_uncased")
+    assert zoo.verify([scratch, preset]) == {
+        "text_mlp": "from scratch",
+        "bert_tiny_en_uncased": "kept by KerasHub",
+    }
+    with pytest.raises(FetchError, match="'text_mlp' is trained from scratch"):
+        zoo.fetch_weights(scratch)
+    with pytest.raises(FetchError, match="are downloaded by KerasHub when the backbone is loaded"):
+        zoo.fetch_weights(preset)
+
+
+def test_a_group_for_every_block_is_written_once(tmp_path):
+    text = """
+families:
+  tiny:
+    modality: text
+    source: {kind: none}
+    constructor: {builder: text_cnn, arguments: {layers: 3}}
+    input: {sequence_length: 8, tokenizer: {kind: words}}
+    layer_groups: {below: embeddings, "layer{i}": "layer{i}_{i0}", above: "x{2}"}
+    license: MIT
+entries:
+  small: {family: tiny, params: 10}
+"""
+    path = tmp_path / "zoo.yaml"
+    path.write_text(text)
+    (entry,) = zoo.entries(path)
+    assert entry.layer_groups == {
+        "below": "embeddings",
+        "layer1": "layer1_0",
+        "layer2": "layer2_1",
+        "layer3": "layer3_2",
+        "above": "x{2}",
+    }

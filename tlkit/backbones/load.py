@@ -24,6 +24,7 @@ from tlkit.config.architecture import ArchitectureConfig
 from tlkit.errors import ConfigError
 from tlkit.zoo.entry import Constructor, ImageInput, TextInput, ZooEntry
 from tlkit.zoo.source import FileSource, KerasHubSource, KerasSource, NoSource
+from tlkit.zoo.tokenizer_json import vocabulary_folder
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "efficientnet_lite": build_efficientnet_lite,
@@ -118,7 +119,7 @@ def source_folder(entry: ZooEntry | str) -> Path:
         raise ConfigError(
             f"{entry.name!r} must come from a folder that holds its vocabulary, not from {folder}"
         )
-    return folder
+    return vocabulary_folder(folder, entry.input.tokenizer.files)
 
 
 def _load_image(

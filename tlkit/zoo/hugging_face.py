@@ -9,11 +9,12 @@ from typing import Any
 
 import pydantic
 
-from tlkit.errors import ConfigError, FetchError, suggest
+from tlkit.errors import ConfigError, suggest
 from tlkit.zoo.entry import ZooEntry
 from tlkit.zoo.registry import expand_groups, family_fields, merge
 from tlkit.zoo.safetensors_files import read_json, tensor_files
 from tlkit.zoo.text_parameters import count_parameters
+from tlkit.zoo.tokenizer_json import make_files
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 
@@ -147,12 +148,9 @@ def entry_of_folder(path: str | Path) -> ZooEntry:
         raise ConfigError(
             f"{folder / CONFIG} does not describe a backbone: {where}: {first['msg']}"
         ) from error
-    files = own["input"]["tokenizer"]["files"]
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing:
-        raise FetchError(
-            f"{folder} has no {missing[0]}, the vocabulary of its family (tokenizer.json is not read)"
-        )
+    files = tuple(own["input"]["tokenizer"]["files"])
+    if not all((folder / name).is_file() for name in files):
+        make_files(folder, files)
     return entry
 
 

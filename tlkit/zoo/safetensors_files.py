@@ -8,27 +8,27 @@ from typing import Any
 
 from tlkit.errors import FetchError
 
-WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
-    """Name of each tensor → the file that holds it, for one file or several (with an index).
+    """Name of each tensor → the file that holds it, in one file or several.
 
     Raises FetchError when there are none, when a file is missing or damaged, or when there are only pickled
     weights, which could execute code.
     """
     if (folder / INDEX).is_file():
         names = _weight_map(folder / INDEX)
-    elif (folder / WHOLE).is_file():
-        names = dict.fromkeys(_names(folder / WHOLE), WHOLE)
+    elif files := sorted(folder.glob("*.safetensors")):
+        names = {name: file.name for file in files for name in _names(file)}
     elif pickled := next((name for name in PICKLED if (folder / name).is_file()), None):
         raise FetchError(
             f"{folder} has its weights in {pickled}, which is a pickle and could execute code: only "
             "safetensors is read. Save the model again with save_pretrained(…, safe_serialization=True)"
         )
     else:
-        raise FetchError(f"{folder} has no {WHOLE} (nor {INDEX})")
+        raise FetchError(f"{folder} has no weights: no model.safetensors, and no {INDEX}")
     missing = sorted({name for name in names.values() if not (folder / name).is_file()})
     if missing:
         raise FetchError(f"{folder} has no {missing[0]}, which its {INDEX} names")
