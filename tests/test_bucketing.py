@@ -1,6 +1,6 @@
 """Batches of texts of like length: nothing lost, nothing repeated, the same in every run."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,36 +183,27 @@ def test_pairs_to_embed_are_two_rows_with_one_score(make_small_preprocessing):
     assert len(batches_of(examples.take(range(200)), embed, replicas=2)) == 13
 
 
-@dataclass(frozen=True, eq=False)
-class _TwoWords(TextPreprocessing):
-    """Sees the first two words of a text."""
-
-    def count_tokens(self, samples):
-        return tf.cast(samples.row_lengths(), tf.int32)
-
-    def encode(self, samples):
-        places = tf.range(samples.bounding_shape()[1])
-        seen = tf.minimum(tf.cast(samples.row_lengths(), tf.int32), 2)[:, None]
-        starts = tf.where(tf.cast(places, tf.int32) < seen, tf.cast(places, tf.int32), -1)
-        return {"token_ids": starts, "word_starts": starts}
-
-
-def test_tags_are_padded_as_their_words_are(preprocessing):
-    words = np.empty(9, dtype=object)
-    tags = np.empty(9, dtype=object)
-    for row in range(9):
-        words[row] = ["a"] * (row % 4 + 1)
-        tags[row] = np.arange(row % 4 + 1, dtype=np.int32) + 10 * row
-    examples = make_examples(9, samples=words, targets=tags)
-    fields = {name: getattr(preprocessing, name) for name in preprocessing.__dataclass_fields__}
-    two = _TwoWords(**fields | {"task": "tokens"})
+def test_tags_are_padded_as_their_words_are(make_small_preprocessing):
+    words, tags = np.empty(30, dtype=object), np.empty(30, dtype=object)
+    for row in range(30):
+        words[row] = ["a", "bb", "x"] * (row % 5) + ["b"]
+        tags[row] = np.arange(len(words[row]), dtype=np.int32) + 100 * row
+    short = make_small_preprocessing("tokens", sequence_length=8)
+    examples = make_examples(30, samples=words, targets=tags)
+    examples = replace(examples, lengths=short.count_tokens(tf.ragged.constant(words.tolist())).numpy())
     seen = []
-    for inputs, targets in batches_of(examples, two, global_batch_size=4):
+    for inputs, targets in batches_of(examples, short, global_batch_size=4):
         assert targets.shape == inputs["word_starts"].shape
         assert ((targets == -1) == (inputs["word_starts"] == -1)).all()
-        assert (targets[:, 2:] == -1).all(), "tags of words that were cut off are not learned"
-        seen += (targets[:, 0] // 10).tolist()
-    assert sorted(seen) == list(range(9))
+        for row, of_words in zip(targets, inputs["word_starts"], strict=True):
+            number = row[0] // 100
+            seen.append(number)
+            # Six tokens have room: the tags of words that were cut off are not learned.
+            kept = min(len(words[number]), 6)
+            assert row[:kept].tolist() == tags[number][:kept].tolist()
+            assert (row[kept:] == -1).all()
+            assert of_words[:kept].tolist() == list(range(1, kept + 1))
+    assert sorted(seen) == list(range(30))
 
 
 def test_batches_have_one_signature_for_all_lengths(preprocessing):

@@ -126,6 +126,14 @@ def test_conll_in_its_dialects(tmp_path):
     assert modality_of(str(tmp_path / "two.bio"), DataConfig()) == "text"
 
 
+def test_comments_are_no_words(tmp_path):
+    content = "# sent_id = 1\n#\tO\na\tB-X\n\n# text = b\nb\tO\n"
+    rows = read_text_rows(write(tmp_path / "x.conll", content), DataConfig(), "tokens")
+    assert rows.texts == [["#", "a"], ["b"]]
+    spaces = read_text_rows(write(tmp_path / "y.conll", "# O\na B-X\n"), DataConfig(), "tokens")
+    assert spaces.texts == [["#", "a"]]
+
+
 def test_a_word_without_a_tag_breaks_its_sentence_alone(tmp_path):
     rows = read_text_rows(write(tmp_path / "x.iob", "a\tO\nb\n\nc\tO\n"), DataConfig(), "tokens")
     assert len(rows) == 2
@@ -229,7 +237,7 @@ def test_a_missing_column_is_named_with_the_nearest(tmp_path):
         ("text,label\nfine,a\n".encode("utf-16"), ["line 1 is not UTF-8", "UTF-16"]),
         (b"", ["is empty"]),
         (b"text,label\n", ["no rows"]),
-        (b"text;label\nfine;a\n", ["separated by ';'"]),
+        (b"text;label\nwell, no, fine;a\n", ["separated by ';'"]),
     ],
 )
 def test_a_broken_file_is_one_line_with_the_line_number(tmp_path, content, words):

@@ -21,7 +21,8 @@ def read_conll(path: Path, spec: DataConfig, task: Task) -> Rows:
     """The sentences of a file, or of a folder with a file for each split.
 
     A line holds a word and its tag, with a tab or spaces between them; of more columns the first and the last
-    count. Lines that begin with `-DOCSTART-` are left out. `spec` and `task` are those of all readers.
+    count. Lines that begin with `-DOCSTART-` are left out, and so are those that begin with `#` and have no
+    tab, where others have. `spec` and `task` are those of all readers.
 
     Raises StorageError where a file cannot be read, DataError where it is not UTF-8 or holds no sentence.
     """
@@ -60,6 +61,8 @@ def _sentences(text: str) -> list[tuple[int, list[str]]]:
     is_open = False
     # Not splitlines(): a word may hold one of the rarer line ends.
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        if line.startswith("#") and "\t" not in line and "\t" in text:
+            continue
         if not line.strip(" \t\r") or line.startswith(_DOCUMENT):
             is_open = False
         elif is_open:

@@ -44,6 +44,7 @@ def read_csv(path: Path) -> pd.DataFrame:
                     continue
                 if not header:
                     header = record
+                    _require_separator(header, path)
                     continue
                 if len(record) > len(header):
                     raise DataError(
@@ -77,6 +78,12 @@ def read_utf8(path: Path) -> str:
         ) from None
     except (OSError, EOFError) as error:
         raise StorageError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _require_separator(header: list[str], path: Path) -> None:
+    mark = next((mark for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]), None)
+    if mark:
+        raise DataError(f"{path}: the columns are separated by {mark!r}; save the table with commas.")
 
 
 def _explain(text: str, first: int, last: int, problem: str) -> str:

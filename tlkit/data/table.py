@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet
 
 from tlkit.config import DataConfig
 from tlkit.data.rows import Note, Rows, list_some, parse_splits, short_name
@@ -41,6 +42,14 @@ def read_parquet(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from None
+    except ValueError as error:
+        raise _unreadable(path, error) from None
+
+
+def read_parquet_columns(path: Path) -> list[str]:
+    """The names of the columns in a Parquet file. Raises DataError where it is none."""
+    try:
+        return [str(name) for name in pyarrow.parquet.read_schema(path).names]
     except ValueError as error:
         raise _unreadable(path, error) from None
 

@@ -20,7 +20,7 @@ from tlkit.data.rows import Rows
 from tlkit.data.sample import read_sample
 from tlkit.data.sources import kind_of
 from tlkit.data.split_files import find_split_files
-from tlkit.data.table import TABLE_ENDINGS, read_parquet
+from tlkit.data.table import TABLE_ENDINGS, read_parquet_columns
 from tlkit.data.text_arrays import read_text_arrays, read_text_dataset
 from tlkit.data.text_table import read_split_text_tables, read_text_frame, read_text_table
 from tlkit.errors import DataError, TlkitError
@@ -113,7 +113,7 @@ def _has_text_column(columns: list[str], spec: DataConfig) -> bool:
 
 def _columns_of(path: Path) -> list[str]:
     if path.name.lower().endswith((".parquet", ".pq")):
-        return [str(name) for name in read_parquet(path).columns]
+        return read_parquet_columns(path)
     try:
         separator = "\t" if ".tsv" in path.name.lower() else ","
         return list(map(str, pd.read_csv(path, sep=separator, nrows=0, encoding="utf-8-sig").columns))
