@@ -79,7 +79,7 @@ def _stage(index: int, spec: StageSpec, training: TrainingConfig, recipe: Recipe
         train=spec.train,
         epochs=training.epochs or spec.epochs,
         learning_rate=spec.learning_rate or training.learning_rate or default_rate,
-        patience=spec.patience or training.patience,
+        patience=spec.patience or training.patience or recipe.patience,
     )
 
 

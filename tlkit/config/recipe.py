@@ -15,17 +15,18 @@ class Recipe:
     """What a run does where its config is silent.
 
     `head_learning_rate` is the peak rate of a stage that trains the head alone, `learning_rate` that of the
-    others.
+    others. `patience` ends a stage early, with the weights of its best epoch; None: it runs to its end.
     """
 
     plan: PlanSpec
     head_learning_rate: float
     learning_rate: float
+    patience: int | None = None
 
 
 RECIPES: dict[Kind, Recipe] = {
     "image": Recipe(TopPlan(), head_learning_rate=1e-3, learning_rate=3e-4),
     "text": Recipe(FullPlan(epochs=2), head_learning_rate=1e-3, learning_rate=1e-4),
-    "scratch": Recipe(FullPlan(epochs=15), head_learning_rate=1e-3, learning_rate=1e-3),
+    "scratch": Recipe(FullPlan(epochs=15), head_learning_rate=1e-3, learning_rate=1e-3, patience=3),
 }
 DEFAULT_BACKBONES = {"image": "efficientnet_lite0", "text": "minilm_l6"}

@@ -33,7 +33,8 @@ class TrainingConfig(Options):
     """Share of a stage's steps in which the rate rises linearly from zero."""
     patience: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Epochs without a better monitored value after which a stage ends early, with the weights of its best
-    epoch. None: a stage runs to its end, because a cosine schedule does its best work there."""
+    epoch. None: a stage runs to its end, because a cosine schedule does its best work there; of a backbone
+    that is trained from scratch 3, because it soon learns the examples by heart."""
     restore_best: bool = False
     """End every stage with the weights of its best epoch instead of its last, also without `patience`."""
     reduce_on_plateau: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,21 +22,19 @@ from tlkit.data.content import watched
 from tlkit.data.copies import conflicts_to_drop, duplicates_to_drop, find_copies, note_copies
 from tlkit.data.labels import Labels, parse_labels, resolve_pair
 from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
-from tlkit.data.rows import Note, Rows, Text
+from tlkit.data.rows import Note, Rows
 from tlkit.data.sample import resolve_sample_split
 from tlkit.data.splitting import read_strata_and_groups, split_rows
 from tlkit.data.structure import bad_share_problem, class_problems, require_none, split_problems
 from tlkit.data.tags import parse_tags, with_counts_checked
 from tlkit.data.text_content import Cleaner, TextContent, read_text_content
+from tlkit.data.text_manifest import text_table, writable
 from tlkit.data.text_sources import kind_of_text, read_text_rows
 from tlkit.errors import DataCheckError
 from tlkit.preprocessing.text import TextPreprocessing, bucket_sizes, default_sequence_length
 
-LONGEST_TEXT = 1000  # characters of a text in the manifest
-
 _CHUNK = 512
 _STRIDE = 0.75  # of a window; the rest is in the window before it, too
-_ID_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,8 @@ def read_texts(
         if problem
     ]
     flags.update((row, "unreadable") for row in np.flatnonzero(~usable).tolist())
-    table = _table(rows, labels, content, splits, flags, spec)
-    report = tuple(Note(*map(_writable, note)) for note in (*notes, *copied))
+    table = text_table(rows, labels, content, splits, flags, spec)
+    report = tuple(Note(*map(writable, note)) for note in (*notes, *copied))
     return Texts(rows, labels, content, splits, table, report, objective)
 
 
@@ -227,40 +225,3 @@ def _examples(texts: Texts, chosen: npt.NDArray[np.intp], lengths: npt.NDArray[n
         weights=weights[chosen] if weights is not None else None,
         lengths=lengths[chosen],
     )
-
-
-def _table(
-    rows: Rows,
-    labels: Labels,
-    content: TextContent,
-    splits: npt.NDArray[np.str_],
-    flags: dict[int, str],
-    spec: DataConfig,
-) -> pd.DataFrame:
-    pairs = content.samples.ndim == 2
-    columns: dict[str, Any] = {
-        "id": [f"{digest[:_ID_DIGITS]}-{row}" for row, digest in enumerate(content.hashes)],
-        "path": [rows.describe(row) for row in range(len(rows))],
-        "text": [_shown(text[0] if isinstance(text, tuple) else text) for text in content.raw],
-        **({"text_b": [_shown(text[1]) for text in content.raw]} if pairs else {}),
-        "label": [_writable(text) for text in labels.text],
-        "split": splits,
-        "hash": content.hashes,
-        "flags": [flags.get(row, "") for row in range(len(rows))],
-    }
-    table = pd.DataFrame(columns)
-    for column in (spec.split.group_by, spec.split.stratify_by):
-        if column is not None and column in rows.extras and column not in table:
-            table[column] = rows.extras[column].to_numpy()
-    return table
-
-
-def _shown(text: Text) -> str:
-    """A text for the manifest; "" where only its place is."""
-    joined = text if isinstance(text, str) else " ".join(text)
-    return _writable(joined) if len(joined) <= LONGEST_TEXT else ""
-
-
-def _writable(text: str) -> str:
-    """What a CSV file can hold: a NUL shows as its symbol, half a surrogate pair as a question mark."""
-    return text.replace("\0", "\u2400").encode("utf-8", "replace").decode("utf-8")
