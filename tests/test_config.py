@@ -132,8 +132,8 @@ def test_a_named_plan_brings_its_own_defaults() -> None:
     assert load_config(overrides=["plan=head"]).origins["plan.epochs"] == "default"
 
 
-def test_plan_options_without_a_name_are_those_of_the_default_plan() -> None:
-    default = dump(RunConfig())["plan"]
+def test_plan_options_without_a_name_are_those_of_the_plan_top() -> None:
+    default = dump(load_config(overrides=["plan=top"]).config)["plan"]
     assert dump(load_config(overrides=["plan.epochs=2"]).config)["plan"] == {**default, "epochs": 2}
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tlkit.exporting import export_saved_model
 from tlkit.heads import to_scores
+from tlkit.preprocessing import TextPreprocessing
 from tlkit.workflows.outputs import Outputs
 from tlkit.workflows.run import Run, load_run
 
@@ -68,7 +69,8 @@ def _scores(run: Run, examples: Sequence[Any]) -> np.ndarray | None:
     ragged = run.config.task == "tokens"
     raw = tf.ragged.constant(examples, tf.string, ragged_rank=1) if ragged else tf.constant(examples)
     preprocessing = run.preprocessing
-    if run.config.task == "embed":  # trained on pairs, asked for one text at a time
+    # Vectors are trained on pairs, and asked for one text at a time.
+    if isinstance(preprocessing, TextPreprocessing) and preprocessing.task == "embed":
         preprocessing = replace(preprocessing, task="classify")
     inputs = preprocessing.from_raw(raw)
     return np.asarray(to_scores(run.config.objective, run.outputs(inputs)))
@@ -78,15 +80,15 @@ def _pictures(run: Run, outputs: Mapping[str, Outputs]) -> list[bytes]:
     """Up to 32 encoded pictures: held-out ones, or those of the manifest that are there, or noise."""
     if outputs:
         examples = list(outputs.values())[-1].examples
-        if examples.paths is None:
+        if examples.samples is not None and examples.paths is None:
             return [tf.io.encode_png(sample).numpy() for sample in examples.samples[:N_EXAMPLES]]
-        paths = list(examples.paths)
+        paths = [] if examples.paths is None else examples.paths.tolist()
     else:
         paths = [path for path in pd.read_csv(run.folder.manifest, keep_default_na=False)["path"] if path]
     found = [path for path in paths[: 10 * N_EXAMPLES] if Path(path).is_file()]
     if found:
         return [Path(path).read_bytes() for path in found[:N_EXAMPLES]]
-    size = run.config.preprocessing.image_size
+    size = run.config.preprocessing.image_size or 0
     noise = np.random.default_rng(0).integers(0, 256, (N_EXAMPLES, size, size, 3), dtype="uint8")
     return [tf.io.encode_png(picture).numpy() for picture in noise]
 
@@ -94,9 +96,10 @@ def _pictures(run: Run, outputs: Mapping[str, Outputs]) -> list[bytes]:
 def _texts(run: Run, outputs: Mapping[str, Outputs]) -> list[Any]:
     """Up to 32 held-out texts, or some of the manifest; as many as there are."""
     task = run.config.task
-    if outputs:
-        samples = list(outputs.values())[-1].examples.samples[:N_EXAMPLES]
-        texts = [list(sample) if task in ("pair", "embed", "tokens") else sample for sample in samples]
+    samples = list(outputs.values())[-1].examples.samples if outputs else None
+    texts: list[Any]
+    if samples is not None:
+        texts = [list(one) if task in ("pair", "embed", "tokens") else one for one in samples[:N_EXAMPLES]]
     else:
         table = pd.read_csv(run.folder.manifest, keep_default_na=False, dtype=str)
         table = table[table["text"] != ""].head(N_EXAMPLES)
@@ -104,5 +107,5 @@ def _texts(run: Run, outputs: Mapping[str, Outputs]) -> list[Any]:
         if task in ("pair", "embed"):
             texts = table[["text", "text_b"]].to_numpy().tolist()
         if task == "tokens":
-            texts = [text.split(" ") for text in texts]
+            texts = [str(text).split(" ") for text in texts]
     return [text for pair in texts for text in pair] if task == "embed" else texts

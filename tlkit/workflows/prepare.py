@@ -127,20 +127,24 @@ def _run_folder(config: RunConfig) -> RunFolder | None:
 
 def _load_backbone(config: RunConfig, entry: ZooEntry, preprocessing: Preprocessing) -> Backbone:
     assert config.backbone is not None
-    size = preprocessing.image_size if isinstance(preprocessing, ImagePreprocessing) else None
     tuned = load_run(config.backbone).backbone_model if _run_folder(config) else None
-    if isinstance(preprocessing, TextPreprocessing) and tuned is not None:
-        return Backbone(entry, tuned, dict(tuned.output))
+    weights = config.weights == "pretrained" and tuned is None
+    if isinstance(preprocessing, TextPreprocessing):
+        if tuned is not None:
+            return Backbone(entry, tuned, dict(tuned.output))
+        return load(
+            entry,
+            weights=weights,
+            seed=config.seed,
+            architecture=config.architecture,
+            vocabulary_size=preprocessing.tokenizer.vocabulary_size,
+            sequence_length=preprocessing.sequence_length,
+        )
+    size = preprocessing.image_size
     if tuned is not None and tuned.input_shape[1] == size:
         return Backbone(entry, tuned, {"map": tuned.output})
     backbone = load(
-        entry,
-        weights=config.weights == "pretrained" and tuned is None,
-        image_size=size,
-        seed=config.seed,
-        architecture=config.architecture,
-        vocabulary_size=None if size else preprocessing.tokenizer.vocabulary_size,
-        sequence_length=None if size else preprocessing.sequence_length,
+        entry, weights=weights, image_size=size, seed=config.seed, architecture=config.architecture
     )
     if tuned is not None:
         backbone.model.set_weights(tuned.get_weights())
