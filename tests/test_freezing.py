@@ -47,7 +47,7 @@ def test_a_group_that_several_tensors_leave_has_no_cut():
     assert groups[2].cut is model.output
 
 
-def test_the_input_that_skips_a_group_prevents_its_cut():
+def test_an_input_that_skips_a_group_is_at_hand_above_its_cut():
     inputs = keras.Input((8, 8, 3))
     a = keras.layers.Conv2D(3, 1, name="a")(inputs)
     b = keras.layers.Conv2D(3, 1, name="b")(keras.layers.Add()([a, inputs]))
@@ -55,7 +55,17 @@ def test_the_input_that_skips_a_group_prevents_its_cut():
     assert names(groups[0].cut).startswith("add")
     c = keras.layers.Add()([b, inputs])
     groups = group_layers(backbone(keras.Model(inputs, c), {"a": "a", "b": "b"}))
-    assert groups[0].cut is None
+    assert names(groups[0].cut).startswith("add")
+    assert names(groups[1].cut).startswith("add")
+
+
+def test_a_group_that_is_called_again_is_cut_after_its_last_call():
+    inputs = keras.Input((8, 8, 3))
+    shared = keras.layers.Conv2D(3, 1, name="shared")
+    last = shared(keras.layers.ReLU()(shared(inputs)))
+    outputs = keras.layers.Conv2D(3, 1, name="above")(last)
+    groups = group_layers(backbone(keras.Model(inputs, outputs), {"shared": "shared", "above": "above"}))
+    assert groups[0].cut is last
 
 
 def test_layers_inside_a_layer_belong_to_its_group():
