@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import tlkit
 from tlkit import backbones, zoo
 from tlkit.cli import main
 from tlkit.config import HeadConfig, RunConfig
+from tlkit.config.text import PorterStem, StopWords
 from tlkit.errors import ConfigError, DataError
 from tlkit.heads import make_head
 from tlkit.model import build_model
 from tlkit.preprocessing import make_tokenizer
+from tlkit.preprocessing.nltk_steps import make_cleaner
 from tlkit.results import RunFolder
 from tlkit.workflows import Run
 from tlkit.workflows.predict_files import read_text_inputs
@@ -317,3 +320,19 @@ def test_texts_are_no_input_of_a_run_on_pictures(runs: dict[str, Run], capfd: Ca
         read_text_inputs(runs["embed"], texts=["a"], texts_b=["b"])
     with pytest.raises(DataError, match="Cannot predict from a dict"):
         runs["classify"].predict({"text": "a"})
+
+
+def test_steps_of_the_client_run_before_the_graph(
+    runs: dict[str, Run], shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NLTK_DATA", str(shared_data / "nltk_data"))  # has the stop words
+    run = replace(runs["classify"])
+    cleaner = make_cleaner([StopWords(), PorterStem()])
+    run.__dict__["preprocessing"] = replace(run.preprocessing, clean=cleaner)
+    texts = ["the films were boring", "the of and"]
+    answer, refused = run.predict(texts)
+    (plain,) = runs["classify"].predict(cleaner(texts)[:1])
+    assert answer["scores"] == pytest.approx(plain["scores"], abs=1e-6)
+    assert answer["scores"] != pytest.approx(runs["classify"].predict(texts[0])["scores"], abs=1e-3)
+    assert answer["input"] == texts[0]
+    assert refused["error"] == "nothing is left of it after the preprocessing"
