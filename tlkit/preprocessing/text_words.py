@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tlkit.preprocessing.text_pieces import split_pieces, without_marks
+
 # RE2 knows no subtraction: "not (not a letter, or an ideograph)".
 _LETTER = r"(?:[^\P{L}\p{Han}]|[\p{M}\p{N}_])"
 _SPACE = r"[\s\p{Z}\p{C}]"
@@ -31,11 +33,8 @@ def split_words(texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.
     inside it, and with the `@` or `#` before it; one ideograph; one emoji with all that is joined to it; any
     other single character. White space and control characters separate and are no words.
     """
-    import tensorflow_text  # here, because importing it takes seconds and pictures do not need it
-
-    texts = tf.strings.regex_replace(texts, r"\x00", "\x01")  # the splitter would stop there
     # All that is between two words is a piece, too: so the lengths add up to places in the text.
-    pieces = tensorflow_text.regex_split(texts, _PIECE, _PIECE)
+    pieces = split_pieces(without_marks(texts), _PIECE)
     sizes = pieces.with_values(tf.strings.length(pieces.values, unit="UTF8_CHAR"))
     before = tf.cumsum(sizes.values, exclusive=True)
     row_begins = tf.gather(tf.concat([before, [0]], axis=0), sizes.row_starts())

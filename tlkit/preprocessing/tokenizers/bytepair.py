@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tlkit.errors import DataError
+from tlkit.preprocessing.text_pieces import MARK, split_pieces, without_marks
 from tlkit.preprocessing.tokenizers.merging import merge_pairs
 from tlkit.preprocessing.tokenizers.tokenizer import find_special_ids, one_file, read_lines, save_facts
 from tlkit.results.writing import write_json, write_text
@@ -16,12 +17,10 @@ from tlkit.zoo.entry import Tokenizer as TokenizerFacts
 
 # GPT-2's splitting looks ahead, which RE2 cannot: of several white spaces before a word, the last one is
 # the word's. So a mark is put before that one; it is no character, hence in no text.
-_MARK = "\ufdd0"
-_NUL = "\ufdd1"  # the splitter stops at NUL: this stands for it meanwhile
 _SPACE = r"[\t-\r\x{85}\p{Z}]"
 _SPACES_BEFORE_WORD = rf"({_SPACE}+)({_SPACE}[^\t-\r\x{{85}}\p{{Z}}])"
-_SIGNS = rf"[^\t-\r\x{{85}}\p{{Z}}\p{{L}}\p{{N}}{_MARK}]+"
-_PIECE = rf"{_MARK}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?{_SIGNS}|{_SPACE}+"
+_SIGNS = rf"[^\t-\r\x{{85}}\p{{Z}}\p{{L}}\p{{N}}{MARK}]+"
+_PIECE = rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?{_SIGNS}|{_SPACE}+"
 
 
 class BytePairTokenizer:
@@ -57,15 +56,11 @@ class BytePairTokenizer:
         self.trackables: list[Any] = [self._ranks]
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        import tensorflow_text  # here, because importing it takes seconds and pictures do not need it
-
-        texts = tf.strings.regex_replace(texts, r"\x00", _NUL)
-        texts = tf.strings.regex_replace(texts, _SPACES_BEFORE_WORD, rf"\1{_MARK}\2")
-        pieces = tensorflow_text.regex_split(texts, _PIECE, _PIECE)
-        pieces = tf.ragged.boolean_mask(pieces, pieces != _MARK)
+        marked = tf.strings.regex_replace(without_marks(texts), _SPACES_BEFORE_WORD, rf"\1{MARK}\2")
+        pieces = split_pieces(marked, _PIECE)
         # A batch has the same few words many times: each is merged once.
         distinct, places = tf.unique(pieces.values)
-        parts = tf.strings.bytes_split(tf.strings.regex_replace(distinct, _NUL, "\x00"))
+        parts = tf.strings.bytes_split(distinct)
         signs = tf.cast(tf.reshape(tf.io.decode_raw(parts.values, tf.uint8), [-1]), tf.int32)
         symbols = parts.with_values(tf.gather(tf.constant(self._byte_ids, tf.int32), signs))
         merged = merge_pairs(symbols, self._ranks, self._merged, self.vocabulary_size)
