@@ -21,14 +21,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 PictureFolder = Callable[..., Path]
 
+SHARED_DATA = Path(os.environ.get("TLKIT_TEST_DATA") or ROOT.parent / "shared" / "data")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real data sets: the folder that `TLKIT_TEST_DATA` names, or `../shared/data` beside the repository."""
-    folder = Path(os.environ.get("TLKIT_TEST_DATA") or ROOT.parent / "shared" / "data")
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}: set TLKIT_TEST_DATA to its folder")
-    return folder
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data at {SHARED_DATA}: set TLKIT_TEST_DATA to its folder")
+    return SHARED_DATA
 
 
 @pytest.fixture(scope="session")

@@ -66,6 +66,25 @@ def test_the_notebook_on_images_runs(
         assert not re.search(r"Warning|\x1b", text_of(cell)), name
 
 
+@pytest.mark.real
+def test_the_notebook_on_texts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = zoo.fetch_sample(zoo.get_sample("bbc_news"))
+    for path in sorted(folder.glob("*/00*.txt")) + sorted(folder.glob("*/01*.txt")):
+        (tmp_path / "news" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="latin-1").encode()
+        (tmp_path / "news" / path.parent.name / path.name).write_bytes(text)
+    settings = {"DATA": str(tmp_path / "news"), "EPOCHS": 1}
+    cells = run_notebook(ROOT / "notebooks" / "02_finetune_text.ipynb", settings, tmp_path, monkeypatch)
+
+    for name in ("plot", "confusion"):
+        assert "image/png" in kinds_of_output(cells[name]), name
+    for name in ("finetune", "manifest", "metrics", "stages", "worst", "predict"):
+        assert "text/html" in kinds_of_output(cells[name]), name
+    assert float(text_of(cells["serve"]).strip().rpartition(" ")[2]) <= 1e-5
+    for name, cell in cells.items():
+        assert not re.search(r"Warning|\x1b", text_of(cell)), name
+
+
 def run_notebook(
     path: Path, settings: dict[str, object], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, nbformat.NotebookNode]:

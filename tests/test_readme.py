@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -21,7 +23,7 @@ from tlkit.cli.app import _make_app
 from tlkit.cli.options import chosen_options, split_arguments
 from tlkit.config import load_config
 
-from conftest import ROOT, make_pictures
+from conftest import ROOT, SHARED_DATA, make_pictures
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 IMAGE_SIZE = 32
@@ -30,6 +32,7 @@ IMAGE_SIZE = 32
 NOT_RUN = {
     'pip install ".[test]" && pytest': "would run these tests inside themselves",
     "pip install . && tlkit demo": "installs, and trains for minutes; the digits stand in for it",
+    "tlkit demo --text": "trains for minutes; the test of the notebook on texts stands in for it",
 }
 
 # What is added to a command that trains, so that it takes seconds.
@@ -41,6 +44,8 @@ ADDED = {
     "tlkit demo --data digits": f"{QUICK} {FEW_DIGITS} plan=head export=false",
 }
 QUICKER = f"{QUICK} plan=head export=false"  # for all other trainings
+QUICK_TEXTS = "training.epochs=1 preprocessing.sequence_length=16 plan=head export=false"
+NEEDS_NLTK_DATA = ("preprocessing.nltk", "--client-preprocessing")
 
 # One process for all commands: each of its own would spend most of its time on importing TensorFlow.
 RUN_COMMANDS = """
@@ -66,7 +71,10 @@ def quickened(command: str) -> str:
     """The command as it is run here: the same, with small pictures and one epoch where it trains."""
     if command in ADDED:
         return f"{command} {ADDED[command]}"
-    return f"{command} {QUICKER}" if command.startswith("tlkit finetune") else command
+    if not command.startswith("tlkit finetune"):
+        return command
+    is_text = re.search(r"--data (reviews|pairs|names)\.", command)
+    return f"{command} {QUICK_TEXTS if is_text else QUICKER}"
 
 
 def test_every_block_has_a_language() -> None:
@@ -110,14 +118,29 @@ def test_the_table_of_the_zoo_is_that_of_the_zoo() -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| (\d+) \| (\S+) \|$", README, flags=re.MULTILINE)
     entries = tlkit.zoo.entries()
     offline = [entry for entry in entries if entry.source.kind == "wheel"]
-    assert rows == [(e.name, f"{e.params:,}", str(e.input.image_size), e.license) for e in offline]
-    assert f"The other {len(entries) - len(offline)} entries are those of keras.applications" in README
+    assert rows == [(e.name, f"{e.params:,}", str(size_of(e)), e.license) for e in offline]
+    counts = Counter(entry.source.kind for entry in entries)
+    assert f"{counts['keras']} more entries are those of keras.applications" in README
+    assert f"{counts['keras_hub']} entries are presets of KerasHub" in README
+    assert f"{counts['none']} entries are trained from scratch" in README
+
+
+def size_of(entry: tlkit.zoo.ZooEntry) -> int:
+    """Pixels, or tokens."""
+    return getattr(entry.input, "image_size", None) or entry.input.sequence_length
 
 
 @pytest.mark.real
-def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path) -> None:
+def test_the_commands_and_the_python_of_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_site(tmp_path)
-    lines = [shlex.split(quickened(command)) for command in commands() if command not in NOT_RUN]
+    left_out = set(NOT_RUN)
+    if (SHARED_DATA / "nltk_data").is_dir():
+        monkeypatch.setenv("NLTK_DATA", str(SHARED_DATA / "nltk_data"))
+    else:
+        left_out |= {command for command in commands() if any(part in command for part in NEEDS_NLTK_DATA)}
+    lines = [shlex.split(quickened(command)) for command in commands() if command not in left_out]
     assert {line[0] for line in lines} == {"tlkit"}
     run_python(RUN_COMMANDS, tmp_path, json.dumps([line[1:] for line in lines]))
 
@@ -170,6 +193,27 @@ def make_site(folder: Path) -> None:
     Image.open(folder / "new" / "red" / "00.png").save(folder / "new" / "one.jpg")
     (folder / "config.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     write_cells(folder)
+    write_texts(folder)
+
+
+def write_texts(folder: Path) -> None:
+    """`reviews.csv`, `new.csv`, `pairs.csv`, `names.conll`, and `my_bert/`, a tiny Hugging Face folder."""
+    words = {"good": "a fine and moving film", "bad": "a dull and empty film"}
+    reviews = [
+        {"text": f"{text} number {n}", "review": f"{text}, {n} times", "label": label, "stars": label}
+        for n in range(12)
+        for label, text in words.items()
+    ]
+    pd.DataFrame(reviews).to_csv(folder / "reviews.csv", index=False)
+    pd.DataFrame(reviews[:2]).to_csv(folder / "new.csv", index=False)
+    pairs = [
+        {"text": f"{n} men sleep", "text_b": f"{n % 7} persons sleep", "label": n % 7 / 2, "score": n % 5}
+        for n in range(24)
+    ]
+    pd.DataFrame(pairs).to_csv(folder / "pairs.csv", index=False)
+    sentence = "Ada\tB-person\nmet\tO\nGrace\tB-person\nHopper\tI-person\nin\tO\nroom\tO\n{n}\tO\n"
+    (folder / "names.conll").write_text("\n".join(sentence.format(n=n) for n in range(24)), encoding="utf-8")
+    shutil.copytree(ROOT / "tests" / "fixtures" / "text" / "bert", folder / "my_bert")
 
 
 def write_cells(folder: Path) -> None:

@@ -25,6 +25,8 @@ class PreprocessingConfig(Options):
     long_texts: LongTexts = "head"
     """Texts: what is kept of one that is too long: its head, its tail, half of each (`head_tail`), or all of
     it in overlapping windows whose outputs are averaged."""
+    max_windows: Annotated[int, pydantic.Field(ge=1)] = 16
+    """Texts: most windows of one text, with `long_texts: windows`; what is beyond them is cut."""
     normalize: Normalization = Normalization()
     """Texts: what happens to a string inside the graph."""
     nltk: tuple[NltkStep, ...] = ()

@@ -56,6 +56,12 @@ class RunConfig(Options):
     def _parse_plan(cls, value: Any) -> Any:
         return None if value is None else parse_plan(value)
 
+    @pydantic.model_validator(mode="after")
+    def _steps_fit_the_task(self) -> RunConfig:
+        if self.task == "tokens" and self.preprocessing.nltk:
+            raise ValueError("preprocessing.nltk changes words, and task 'tokens' has a tag for every word")
+        return self
+
     @property
     def objective(self) -> Objective:
         """What the head learns: the task, and for `pair` what the resolved config says that it is."""

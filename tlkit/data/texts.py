@@ -210,7 +210,7 @@ def _seen_lengths(counts: npt.NDArray[np.int64], preprocessing: TextPreprocessin
     most = preprocessing.sequence_length
     lengths = np.minimum(counts, most)
     if preprocessing.long_texts == "windows":
-        windows = np.ceil(counts / (_STRIDE * most)).astype(np.int64)
+        windows = np.minimum(np.ceil(counts / (_STRIDE * most)), preprocessing.max_windows).astype(np.int64)
         lengths = np.where(counts > most, windows * most, lengths)
     return lengths.astype(np.int32)
 

@@ -20,6 +20,7 @@ from tlkit.preprocessing.text_packing import (
     pack_pair,
     pack_windows,
     padded_length,
+    reach_of_windows,
     share_limit,
     tokenize_words,
     truncate,
@@ -58,6 +59,7 @@ class TextPreprocessing:
     buckets: tuple[int, ...] = ()
     augmentation: TextAugment | None = None
     clean: Cleaner | None = None
+    max_windows: int = 16
 
     @property
     def trackables(self) -> list[Any]:
@@ -126,6 +128,7 @@ class TextPreprocessing:
         room = self.sequence_length - 2
         ids = self.tokenizer.tokenize(self._within_reach(texts))
         if self.long_texts == "windows":
+            ids = ids[:, : reach_of_windows(self.sequence_length, self.max_windows)]
             longest = tf.minimum(_longest(ids), room)
             return pack_windows(ids, self.tokenizer, self.sequence_length, self._padded(longest + 2))
         ids = truncate(ids, tf.fill([ids.nrows(out_type=tf.int32)], room), self.long_texts)
@@ -159,7 +162,9 @@ class TextPreprocessing:
     def _within_reach(self, texts: tf.Tensor) -> tf.Tensor:
         """Cut what is far beyond `sequence_length`, so that a text of megabytes costs what a page does."""
         most = self.sequence_length * _CHARACTERS_PER_TOKEN
-        if self.long_texts == "head":
+        if self.long_texts == "windows":
+            most *= self.max_windows
+        if self.long_texts in ("head", "windows"):
             return tf.strings.substr(texts, 0, most, unit="UTF8_CHAR")
         if self.long_texts == "tail":
             begin = tf.maximum(tf.strings.length(texts, unit="UTF8_CHAR") - most, 0)
@@ -205,7 +210,16 @@ def make_text_preprocessing(
     if buckets is None:
         buckets = bucket_sizes(length) if spec.bucketing else ()
     return TextPreprocessing(
-        tokenizer, text_input, length, task, spec.long_texts, spec.normalize, buckets, augmentation, clean
+        tokenizer,
+        text_input,
+        length,
+        task,
+        spec.long_texts,
+        spec.normalize,
+        buckets,
+        augmentation,
+        clean,
+        spec.max_windows,
     )
 
 

@@ -108,6 +108,12 @@ def pack_windows(
     }
 
 
+def reach_of_windows(sequence_length: int, windows: int) -> int:
+    """How many tokens of a text, special ones not counted, that many overlapping windows show."""
+    room = sequence_length - 2
+    return room + (windows - 1) * (room - room // _OVERLAP)
+
+
 def padded_length(longest: tf.Tensor, buckets: Sequence[int]) -> tf.Tensor:
     """The smallest bucket that holds `longest` tokens, or the last one; without buckets, `longest`."""
     if not buckets:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from tlkit.plans import Stage
 from tlkit.progress import make_console, make_progress
 
-SHOWN = ("loss", "accuracy", "binary_accuracy", "mae")
+SHOWN = ("loss", "accuracy", "binary_accuracy", "mae", "word_f1", "pearson")
 
 
 class LiveDisplay(keras.callbacks.Callback):

@@ -33,7 +33,13 @@ def evaluate_run(run: Run | str | Path, data: Any = None) -> dict[str, Any]:
         raise ConfigError(f"{run.path} was trained on data in memory; pass the data to evaluate on.")
     examples = _own_split(run) if data is None else _all_of(run, data)
     objective = run.config.objective
-    head = make_head(run.config.head, objective, n_outputs=run.model.output_shape[-1])
+    head = make_head(
+        run.config.head,
+        objective,
+        n_outputs=run.model.output_shape[-1],
+        targets=examples.targets if objective == "embed" else None,
+        classes=run.classes,
+    )
     loss = None if "loss" in run.config.python else head.loss
     return evaluate_examples(run.outputs, run.preprocessing, examples, objective, run.classes, loss).metrics
 

@@ -96,7 +96,10 @@ def _tokenizer(
 def default_backbone(config: RunConfig, objects: PythonObjects) -> str:
     """The backbone's name, or what suits the kind of the examples where the config names none."""
     source = config.data.source if objects.data is None else objects.data
-    return config.backbone or DEFAULT_BACKBONES[modality_of(source, config.data)]
+    if config.backbone is not None:
+        return config.backbone
+    only_texts = config.task in ("pair", "tokens", "embed")
+    return DEFAULT_BACKBONES["text" if only_texts else modality_of(source, config.data)]
 
 
 def _picture_preprocessing(

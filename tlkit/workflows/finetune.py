@@ -13,6 +13,7 @@ import keras
 from tlkit.config import RunConfig, dump, load_config, read_yaml, to_yaml
 from tlkit.errors import Interrupted, StorageError
 from tlkit.preprocessing import TextPreprocessing
+from tlkit.progress import make_console
 from tlkit.results import Result, RunFolder, environment, write_csv, write_text
 from tlkit.training import train_stages
 from tlkit.workflows.evaluate import save_model
@@ -21,6 +22,11 @@ from tlkit.workflows.objects import PythonObjects, as_augment, as_callbacks
 from tlkit.workflows.outputs import Outputs, evaluate_examples, model_function, save_outputs
 from tlkit.workflows.prepare import Prepared, prepare
 from tlkit.workflows.run import Run, load_run
+
+NOT_EXPORTED = (
+    "Not exported: the run has NLTK steps, which no SavedModel can hold. "
+    "See: tlkit export --client-preprocessing"
+)
 
 
 def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonObjects | None = None) -> Run:
@@ -48,7 +54,9 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
         save_model(prepared.trainable.model, folder)
         outputs = _evaluate(prepared)
         save_outputs(outputs, prepared.config.objective, prepared.dataset.manifest.classes, folder)
-        if config.export and not config.preprocessing.nltk:  # such a run exports when somebody asks for it
+        if config.export and config.preprocessing.nltk:
+            make_console().print(NOT_EXPORTED, highlight=False, soft_wrap=True)
+        elif config.export:
             run = load_run(folder.path).holding(prepared.trainable.model)
             export_run(run, folder.export, outputs=outputs)
     except KeyboardInterrupt:

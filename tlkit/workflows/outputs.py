@@ -92,10 +92,15 @@ def _rows(
 
 
 def complete_words(logits: np.ndarray, n_words: int, classes: tuple[str, ...]) -> np.ndarray:
-    """Logits (n_words, tags): without padding, and `O` for words that the model did not see."""
-    outside = np.zeros((max(n_words - len(logits), 0), len(classes)), np.float32)
-    outside[:, classes.index(OUTSIDE) if OUTSIDE in classes else 0] = 1.0
-    return np.concatenate([logits[:n_words], outside])
+    """Logits (n_words, tags): without padding, and `O` for words that the model did not see.
+
+    The head gives 0 for every tag of a word that was cut off.
+    """
+    words = np.zeros((n_words, len(classes)), np.float32)
+    words[: len(logits)] = logits[:n_words]
+    unseen = (words == 0).all(axis=1)
+    words[unseen, classes.index(OUTSIDE) if OUTSIDE in classes else 0] = 1.0
+    return words
 
 
 def _stacked(rows: list[np.ndarray]) -> np.ndarray:

@@ -23,6 +23,7 @@ from tlkit.preprocessing import (
     make_preprocessing,
     make_text_preprocessing,
 )
+from tlkit.preprocessing.nltk_steps import make_cleaner
 from tlkit.results import Result, RunFolder, load_result
 from tlkit.workflows.outputs import model_function
 from tlkit.zoo import TextInput, ZooEntry
@@ -118,14 +119,16 @@ class Run:
 
     @cached_property
     def preprocessing(self) -> ImagePreprocessing | TextPreprocessing:
+        spec = self.config.preprocessing
         if isinstance(self.entry.input, TextInput):
             return make_text_preprocessing(
                 self.entry.input,
-                self.config.preprocessing,
+                spec,
                 load_tokenizer(self.folder.tokenizer),
                 self.config.task,
+                clean=make_cleaner(spec.nltk) if spec.nltk else None,
             )
-        return make_preprocessing(self.entry.input, self.config.preprocessing)
+        return make_preprocessing(self.entry.input, spec)
 
     def predict(self, inputs: Any, top: int = 5) -> Any:
         """Predict pictures: a file, bytes or array (H, W, 3) gives one answer (a dict); a folder, an array
