@@ -2,10 +2,10 @@
 
     python benchmarks/text_bucketing.py --data rt_polarity.csv --seeds 0 1 2
 
-Both sides are one process, the same splits, weights, head, optimizer, batch size and epoch; what differs is
-how batches are made. KerasHub's preprocessor pads every text to one length, 512 by default; 128 is what people
-set who know that. At 512 only the first steps are timed: padding is masked, so its accuracy is that of 128. The
-first steps of every side are left out, because the graph is traced in them.
+Both sides are one process, the same splits, weights, head, optimizer, batch size and epoch; what differs
+is how batches are made. KerasHub's preprocessor pads every text to one length, 512 by default; 128 is what
+people set who know that. At 512 only the first steps are timed: padding is masked, so its accuracy is that
+of 128. The first steps of every side are left out, because the graph is traced in them.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from tlkit.backbones.keras_hub_import import import_keras_hub
 from tlkit.backbones.keras_hub_text import adapt, keras_hub_class
 from tlkit.errors import ConfigError, FetchError, StorageError
 from tlkit.zoo.cache import home, offline
@@ -54,9 +55,7 @@ def preset_vocabulary(preset: str, files: tuple[str, ...]) -> Path:
     if all((folder / name).is_file() for name in files):
         return folder
     with _one_line_errors(preset):
-        import keras_hub
-
-        tokenizer = keras_hub.models.Tokenizer.from_preset(preset)
+        tokenizer = import_keras_hub().models.Tokenizer.from_preset(preset)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from tlkit.backbones.keras_hub_import import import_keras_hub
 from tlkit.errors import ConfigError
 
 CLASSES = {  # family → class of keras_hub.models
@@ -89,8 +90,7 @@ def _relative_embedding(config: dict[str, Any], layer_norm_epsilon: float | None
     KerasHub's layer for it makes its weights when it is called, so that a functional model with it cannot be
     loaded again (tried on KerasHub 0.32).
     """
-    import keras_hub
-
+    keras_hub = import_keras_hub()
     rows, epsilon = 2 * config["bucket_size"], layer_norm_epsilon or config["layer_norm_epsilon"]
     inputs = keras.Input((None, config["hidden_dim"]), name="tokens")
     empty = keras.ops.repeat(keras.ops.zeros_like(inputs[:, :1]), rows, axis=1)
@@ -103,14 +103,11 @@ def _relative_embedding(config: dict[str, Any], layer_norm_epsilon: float | None
 
 def keras_hub_class(family: str) -> Any:
     """KerasHub's class of a family's encoders."""
-    import keras_hub  # here, because it takes seconds that pictures need not pay
-
-    return getattr(keras_hub.models, CLASSES[family])
+    return getattr(import_keras_hub().models, CLASSES[family])
 
 
 def _serialized_activation(name: str) -> Any:
-    import keras_hub  # noqa: F401  registers its activations
-
+    import_keras_hub()  # registers its activations
     if name == "gelu_tanh":
         return keras.activations.serialize(keras.saving.get_registered_object("keras_hub>gelu_approximate"))
     return keras.activations.serialize(keras.activations.get(name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ import keras
 import pandas as pd
 import yaml
 
+from tlkit.backbones import import_keras_hub
 from tlkit.config import RunConfig, read_yaml, validate
 from tlkit.errors import ConfigError
 from tlkit.preprocessing import (
@@ -86,7 +86,7 @@ class Run:
     def model(self) -> keras.Model:
         """Model inputs to logits or values."""
         if self.entry.modality == "text":
-            importlib.import_module("keras_hub")  # registers the layers that the file names
+            import_keras_hub()  # registers the layers that the file names
         try:
             model: keras.Model = keras.saving.load_model(
                 self.folder.model, compile=False, custom_objects=dict(self.custom_objects)
