@@ -26,7 +26,7 @@ class Recipe:
 
 RECIPES: dict[Kind, Recipe] = {
     "image": Recipe(TopPlan(), head_learning_rate=1e-3, learning_rate=3e-4),
-    "text": Recipe(FullPlan(epochs=2), head_learning_rate=1e-3, learning_rate=1e-4),
+    "text": Recipe(FullPlan(epochs=3), head_learning_rate=1e-3, learning_rate=1e-4),
     "scratch": Recipe(FullPlan(epochs=15), head_learning_rate=1e-3, learning_rate=1e-3, patience=3),
 }
 DEFAULT_BACKBONES = {"image": "efficientnet_lite0", "text": "minilm_l6"}
