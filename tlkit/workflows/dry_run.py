@@ -61,6 +61,7 @@ def plan_finetune(config: RunConfig, objects: PythonObjects | None = None) -> Dr
             "examples: " + ", ".join(f"{name} {size}" for name, size in sizes.items()),
             f"global batch size {run.global_batch_size}, {run.steps_per_epoch} steps per epoch",
             "times are upper bounds: early stopping may end a stage before",
+            *prepared.notes,
         ),
     )
 

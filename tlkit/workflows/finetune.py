@@ -46,6 +46,8 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
     objects = objects or PythonObjects()
     RunFolder.require_free(config.out, overwrite)
     prepared = prepare(config, objects)
+    for note in prepared.notes:
+        make_console().print(note, highlight=False, soft_wrap=True)
     folder = RunFolder.create(config.out, prepared.dataset.name, prepared.entry.name, overwrite)
     try:
         _write_inputs(prepared, folder)

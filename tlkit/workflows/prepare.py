@@ -30,6 +30,9 @@ from tlkit.workflows.run import load_run
 from tlkit.zoo import ZooEntry
 
 
+NOTABLE = 0.01  # share of texts
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A run that is ready to train. `config` has every default resolved that depends on the data."""
@@ -40,6 +43,23 @@ class Prepared:
     preprocessing: Preprocessing
     trainable: Trainable
     stages: tuple[Stage, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What somebody should know before the run trains."""
+        spec, notes = self.config.preprocessing, []
+        if spec.nltk and self.entry.kind == "text":
+            notes.append(
+                "NLTK steps usually make a pretrained transformer worse: it was trained on plain text. "
+                "By how much: tlkit finetune --compare preprocessing.nltk=none"
+            )
+        if self.dataset.truncated >= NOTABLE:
+            rest = "only that much is read" if spec.long_texts != "windows" else "they are read in windows"
+            notes.append(
+                f"{self.dataset.truncated:.0%} of the texts are longer than {spec.sequence_length} tokens: "
+                f"{rest}. More at once: --sequence-length"
+            )
+        return tuple(notes)
 
 
 def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared:
