@@ -99,3 +99,14 @@ def test_files_that_are_no_vocabulary_are_one_clear_line(tmp_path):
     (tmp_path / "bytepair_merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(DataError, match="has no </s>, <pad>, <s>, <unk>"):
         make_tokenizer(FACTS["roberta"], tmp_path)
+
+
+@pytest.mark.parametrize("family", FACTS)
+def test_a_new_random_seed_leaves_a_tokenizer_as_it_was(family):
+    tokenizer = make_tokenizer(FACTS[family], FIXTURES)
+    before = tokenizer.tokenize(tf.constant(["a text"])).to_list()
+    tf.random.set_seed(1)  # TensorFlow then drops its kernels, and what only they hold
+    batches = tf.data.Dataset.from_tensors(["a text"]).map(
+        lambda texts: tokenizer.tokenize(texts).to_tensor()
+    )
+    assert next(iter(batches)).numpy().tolist() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import unicodedata
 from pathlib import Path
@@ -39,6 +40,7 @@ class SentencePieceTokenizer:
         with tf.init_scope():
             try:
                 self._pieces = tensorflow_text.SentencepieceTokenizer(model=model, out_type=tf.int32)
+                _outlive_kernels(self._pieces, model)
                 size = int(self._pieces.vocab_size())
                 pieces = self._pieces.id_to_string(tf.range(size)).numpy()
             except tf.errors.OpError as error:
@@ -84,6 +86,25 @@ def make_sentencepiece(facts: TokenizerFacts, folder: Path) -> SentencePieceToke
     except OSError as error:
         raise DataError(f"Cannot read the vocabulary {path}: {error.strerror}.") from error
     return SentencePieceTokenizer(facts, model, str(path))
+
+
+def _outlive_kernels(pieces: Any, model: bytes) -> None:
+    """Let the loaded model live as long as the process.
+
+    It belongs to the kernel that made it, and `tf.random.set_seed`, which Keras's calls as well, drops all
+    kernels: the next call would fail with "Resource … does not exist". A resource with a name of its own stays.
+    Private: there is no public way to the name. Tried on tensorflow-text 2.21.1.
+    """
+    from tensorflow_text.python.ops import sentencepiece_tokenizer as operations
+
+    name = f"tlkit_{hashlib.sha256(model).hexdigest()}"
+
+    class Named(type(pieces._model_resource)):  # type: ignore[misc]
+        def _create_resource(self) -> Any:
+            make = operations.gen_sentencepiece_tokenizer.sentencepiece_op
+            return make(model=self._model, shared_name=name)
+
+    pieces._model_resource = Named(model, None)
 
 
 def _combining_marks() -> str:
