@@ -126,7 +126,7 @@ def test_a_wrong_kind_of_option_value_is_one_line(capsys: pytest.CaptureFixture[
 
 def test_finetune_says_what_it_needs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "No data. Add --data FOLDER" in fails(capsys, "finetune")
-    assert f"is a folder, not a config. To train on its images: --data {tmp_path}" in fails(
+    assert f"is a folder, not a config. To train on what is in it: --data {tmp_path}" in fails(
         capsys, "finetune", str(tmp_path)
     )
     assert "One config at most" in fails(capsys, "finetune", "a.yaml", "b.yaml")

@@ -73,7 +73,7 @@ def test_a_family_builds_trains_saves_loads_and_exports_under_a_head(entry, task
         model,
         preprocessing,
         tmp_path / "export" / "1",
-        task=task,
+        objective=task,
         classes=None if task == "regress" else ("a", "b", "c"),
         to_scores=lambda outputs: to_scores(task, outputs),
         entry=entry,
