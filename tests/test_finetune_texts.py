@@ -18,7 +18,7 @@ import yaml
 import tlkit
 from tlkit.cli import main
 from tlkit.config import load_config
-
+from tlkit.data.pipeline import make_pipeline
 from tlkit.errors import ConfigError
 from tlkit.workflows import plan_finetune
 from tlkit.workflows.prepare import prepare
@@ -65,16 +65,23 @@ def animals(texts: list[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("tables")
-    texts, others = make_sentences(), make_sentences(seed=1)[::-1]
-    same = [first == second for first, second in zip(animals(texts), animals(others[1:] + others[:1]), strict=True)]
+    texts, others = make_sentences(), make_sentences(seed=1)
+    random.Random(2).shuffle(others)
+    same = [first == second for first, second in zip(animals(texts), animals(others), strict=True)]
     scores = [round(5 * len(text) / 60, 2) + 0.01 for text in texts]
     both = ["cat|long" if len(text) > 25 else "cat" if "cat" in text else "" for text in texts]
     draw = random.Random(0)
     words = [[*text.split()[:-1], draw.choice(["house", "a", "b"])] for text in texts]
-    tags = [["O", f"B-{row[1].upper()}", *["I-" + row[1].upper() if k == 0 else "O" for k in range(len(row) - 2)]] for row in words]
+    tags = [
+        ["O", f"B-{row[1].upper()}", *["I-" + row[1].upper() if k == 0 else "O" for k in range(len(row) - 2)]]
+        for row in words
+    ]
     conll = folder / "words.conll"
     conll.write_text(
-        "\n".join("".join(f"{w}\t{t}\n" for w, t in zip(*pair, strict=True)) for pair in zip(words, tags, strict=True)),
+        "\n".join(
+            "".join(f"{w}\t{t}\n" for w, t in zip(*pair, strict=True))
+            for pair in zip(words, tags, strict=True)
+        ),
         encoding="utf-8",
     )
     pairs = {"text": texts, "text_b": others}
@@ -86,11 +93,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "pair_numbers": write_table(folder / "pair_numbers.csv", **pairs, label=scores),
         "tokens": conll,
         "tokens_table": write_table(
-            folder / "tokens.csv", tokens=[json.dumps(row) for row in words], label=[" ".join(row) for row in tags]
+            folder / "tokens.csv",
+            tokens=[json.dumps(row) for row in words],
+            label=[" ".join(row) for row in tags],
         ),
         "embed": write_table(folder / "embed.csv", **pairs, label=scores),
         "embed_pairs": write_table(folder / "embed_pairs.csv", **pairs),
-    }  # fmt: skip
+    }
 
 
 def finetune(data: Any, out: Path, **settings: Any) -> Any:
@@ -111,7 +120,7 @@ def runs(tables: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> d
     }
 
 
-METRICS = {"classify": "accuracy", "pair": "accuracy", "tokens": "f1", "embed": "spearman"}
+METRICS = {"classify": "accuracy", "pair": "accuracy", "tokens": "entity_f1", "embed": "spearman"}
 ONE = {"classify": "the cat", "pair": ("the cat", "a dog"), "tokens": "the cat .", "embed": "the cat"}
 
 
@@ -187,7 +196,7 @@ def test_a_run_on_texts_leaves_its_vocabulary_and_its_length_behind(runs: dict[s
         ("multilabel", "multilabel", "f1_micro"),
         ("regress", "regress", "r2"),
         ("pair_numbers", "pair", "r2"),
-        ("tokens_table", "tokens", "f1"),
+        ("tokens_table", "tokens", "entity_f1"),
         ("embed_pairs", "embed", "loss"),
     ],
 )
@@ -205,16 +214,17 @@ def test_the_other_forms_of_data_train_and_answer(
         assert isinstance(answer["value"], float)
 
 
+@pytest.mark.slow
 def test_more_passes_over_clear_texts_are_learned(tables: dict[str, Path], tmp_path: Path) -> None:
     run = finetune(tables["classify"], tmp_path / "run", epochs=12, learning_rate=0.01)
-    assert run.metrics["accuracy"] > 0.9
+    assert run.metrics["accuracy"] >= 0.9
     assert run.predict(["the cat a b .", "the dog a b ."])[1]["label"] == "dog"
 
 
 @pytest.mark.parametrize(
     ("plan", "groups"),
     [
-        ({"name": "top", "groups": 1}, 2),
+        ("top", 2),
         ("gradual", None),
     ],
 )
@@ -227,7 +237,9 @@ def test_what_a_plan_keeps_frozen_stays_as_it_was(
     trained = [set(stage["trained_groups"]) for stage in stages]
     assert trained == sorted(trained, key=len)
     named = set().union(*trained) - {"head"}
-    assert named <= {"embeddings", "block_1", "block_2", "layer1", "layer2", "block0", "block1", "block2"}, named
+    assert named <= {"embeddings", "block_1", "block_2", "layer1", "layer2", "block0", "block1", "block2"}, (
+        named
+    )
     assert "embeddings" not in trained[0]
 
 
@@ -241,7 +253,9 @@ def test_windows_see_all_of_a_long_text(tables: dict[str, Path], tmp_path: Path)
     assert one["scores"] != pytest.approx(other["scores"], abs=1e-7)
 
 
-def test_the_first_token_pools_through_the_backbones_own_pooler(tables: dict[str, Path], tmp_path: Path) -> None:
+def test_the_first_token_pools_through_the_backbones_own_pooler(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
     run = finetune(tables["classify"], tmp_path / "run", head={"pooling": "cls"})
     assert "pooler" in stage_groups(run)[-1]
     assert "pooled" in run.backbone_model.output
@@ -256,7 +270,11 @@ def test_the_mean_leaves_the_pooler_out(runs: dict[str, Any]) -> None:
 
 
 def test_nltk_steps_are_part_of_the_run_but_not_of_an_export(
-    shared_data: Path, tables: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+    shared_data: Path,
+    tables: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Capture,
 ) -> None:
     if not (shared_data / "nltk_data").is_dir():
         pytest.skip("no nltk_data in the shared data")
@@ -274,7 +292,9 @@ def test_nltk_steps_are_part_of_the_run_but_not_of_an_export(
     assert not (tmp_path / "sm").exists()
     loaded.export(tmp_path / "sm", client_preprocessing=True)
     described = json.loads((tmp_path / "sm" / "assets" / "input.json").read_text())
-    assert [step["name"] for step in described["client_steps"]] == ["word_tokenize", "stop_words"]
+    first, second = described["client_steps"]
+    assert "word_tokenize" in first
+    assert "stop_words" in second
 
 
 def test_two_settings_are_compared_from_the_shell(
@@ -294,7 +314,9 @@ def test_two_settings_are_compared_from_the_shell(
     assert lengths == [16, 8]
     mine, others = document["metrics"]
     assert document["differences"]["loss"] == pytest.approx(mine["loss"] - others["loss"])
-    splits = [pd.read_csv(Path(document[name], "manifest.csv"))["split"].tolist() for name in ("run", "other")]
+    splits = [
+        pd.read_csv(Path(document[name], "manifest.csv"))["split"].tolist() for name in ("run", "other")
+    ]
     assert splits[0] == splits[1]
 
 
@@ -305,7 +327,8 @@ def test_a_comparison_that_has_no_room_for_its_second_run_does_not_begin(
     taken.mkdir()
     (taken / "notes.txt").write_text("mine")
     command = ["finetune", "--data", str(tables["classify"]), *SHELL, "--out", str(tmp_path / "run")]
-    assert_one_line(capfd, main([*command, "--compare", "seed=1"]), "run-compared")
+    assert main([*command, "--compare", "seed=1"]) == 2
+    assert "run-compared is not empty" in capfd.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -314,11 +337,12 @@ def test_a_backbone_from_scratch_learns_its_vocabulary_and_is_shaped_by_the_conf
     tables: dict[str, Path], tmp_path: Path, backbone: str
 ) -> None:
     shape = {"layers": 1, "width": 6, "embedding_size": 5, "vocabulary_size": 40, "activation": "tanh"}
-    run = finetune(tables["classify"], tmp_path / "run", backbone=backbone, architecture=shape, export=True)
+    export = backbone == "text_cnn"  # the exports of the others have the same parts
+    run = finetune(tables["classify"], tmp_path / "run", backbone=backbone, architecture=shape, export=export)
     sizes = [tuple(weight.shape) for weight in run.backbone_model.weights]
     assert sizes[0] == (40, 5), sizes
     assert all(set(size) & {5, 6, 12, 24} for size in sizes)
-    assert not run.backbone_model.get_layer("layer2") if "layer2" in str(run.backbone_model.layers) else True
+    assert "layer2" not in [layer.name for layer in run.backbone_model.layers]
     loaded = tlkit.load(run.path)
     assert loaded.predict("the cat")["scores"] == pytest.approx(run.predict("the cat")["scores"], abs=1e-5)
     assert loaded.evaluate()["accuracy"] == pytest.approx(run.metrics["accuracy"])
@@ -346,26 +370,75 @@ def test_an_earlier_run_is_the_backbone_of_another_task(
     assert np.isfinite(third.metrics["r2"])
 
 
-def test_a_run_from_scratch_is_a_backbone_with_its_vocabulary(tables: dict[str, Path], tmp_path: Path) -> None:
+def test_a_run_from_scratch_is_a_backbone_with_its_vocabulary(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
     first = finetune(tables["classify"], tmp_path / "first", backbone="text_cnn")
     second = finetune(tables["regress"], tmp_path / "second", task="regress", backbone=first, plan="head")
     vocabularies = [sorted((run.path / "tokenizer").iterdir()) for run in (first, second)]
     assert [file.read_bytes() for file in vocabularies[0]] == [file.read_bytes() for file in vocabularies[1]]
 
 
-def seen_in_an_epoch(data: Path, **settings: Any) -> tuple[list[str], list[int]]:
-    """Ids of the examples of an epoch, sorted, and the padded length of each of its batches."""
-    from tlkit.data.batches import rows_of_batch
-    from tlkit.data.pipeline import make_batch_plan
+def seen_in_an_epoch(table: Path, **training: Any) -> tuple[list[tuple[Any, ...]], list[tuple[int, ...]]]:
+    """Tokens and target of each example that an epoch trains on, sorted; and the shapes of its batches."""
+    bucketing = training.pop("bucketing", True)
+    tree = {
+        "data": {"source": str(table), **SHARES},
+        "backbone": BERT,
+        "plan": "head",
+        "preprocessing": {"sequence_length": 30, "bucketing": bucketing, "augment": "none"},
+        "training": {"global_batch_size": 8, **training},
+    }
+    run = prepare(load_config(tree).config).trainable
+    batches = list(
+        make_pipeline(
+            run.dataset.splits["train"],
+            run.preprocessing,
+            global_batch_size=run.global_batch_size,
+            batch_tokens=run.training.batch_tokens,
+            training=True,
+        )
+    )
+    assert run.steps_per_epoch == len(batches)
+    shapes = [tuple(inputs["token_ids"].shape) for inputs, _ in batches]
+    rows = [
+        (*ids[mask == 1].tolist(), int(target))
+        for inputs, targets in batches
+        for ids, mask, target in zip(
+            inputs["token_ids"].numpy(), inputs["padding_mask"].numpy(), targets.numpy(), strict=True
+        )
+    ]
+    return sorted(rows), shapes
 
-    raise AssertionError((rows_of_batch, make_batch_plan, data, settings))
+
+def test_an_epoch_has_every_text_once_however_its_batches_are_made(tables: dict[str, Path]) -> None:
+    bucketed, shapes = seen_in_an_epoch(tables["classify"])
+    plain, plain_shapes = seen_in_an_epoch(tables["classify"], bucketing=False)
+    by_tokens, token_shapes = seen_in_an_epoch(tables["classify"], batch_tokens=128)
+    assert bucketed == plain == by_tokens
+    assert len(bucketed) == len(set(bucketed)) == 28
+    assert [rows for rows, _ in shapes].count(8) == [rows for rows, _ in plain_shapes].count(8) == 3
+    assert max(length for _, length in plain_shapes) > min(length for _, length in shapes)
+    assert all(rows * length <= 128 for rows, length in token_shapes)
+    assert len({rows for rows, _ in token_shapes}) > 1
+
+
+def test_a_run_may_count_its_batches_in_tokens(tables: dict[str, Path], tmp_path: Path) -> None:
+    run = finetune(tables["classify"], tmp_path / "run", training={"batch_tokens": 64}, plan="head")
+    assert np.isfinite(run.metrics["loss"])
+    assert run.config.training.batch_tokens == 64
 
 
 def test_a_dry_run_shows_groups_and_stages_and_writes_nothing(
     tables: dict[str, Path], tmp_path: Path, capfd: Capture
 ) -> None:
     out = tmp_path / "run"
-    assert main(["finetune", "--data", str(tables["classify"]), *SHELL, "--out", str(out), "--dry-run", "--json"]) == 0
+    assert (
+        main(
+            ["finetune", "--data", str(tables["classify"]), *SHELL, "--out", str(out), "--dry-run", "--json"]
+        )
+        == 0
+    )
     plan = json.loads(capfd.readouterr().out)
     assert plan["config"]["preprocessing"]["sequence_length"] == 16
     assert plan["groups"][0]["name"] == "embeddings"
@@ -419,6 +492,7 @@ for name in ("a", "b"):
 """
 
 
+@pytest.mark.slow
 def test_two_deterministic_runs_on_texts_are_bit_identical(tables: dict[str, Path], tmp_path: Path) -> None:
     arguments = [str(tmp_path), BERT, str(tables["classify"])]
     done = subprocess.run(
@@ -429,3 +503,207 @@ def test_two_deterministic_runs_on_texts_are_bit_identical(tables: dict[str, Pat
     np.testing.assert_array_equal(a["outputs"], b["outputs"])
     results = [json.loads((tmp_path / name / "result.json").read_text())["metrics"] for name in ("a", "b")]
     assert results[0] == results[1]
+
+
+def fails(capfd: Capture, data: Path, *arguments: str, code: int = 2, backbone: str = BERT) -> str:
+    """The one line that a fine-tuning that must fail prints, of which nothing may be left behind."""
+    out = data.parent / "run"
+    capfd.readouterr()
+    command = ["finetune", "--data", str(data), "--backbone", backbone, "--out", str(out), *arguments]
+    returned = main([*command, "--epochs", "1", "export=false"])
+    captured = capfd.readouterr()
+    assert returned == code, captured.err
+    assert "Traceback" not in captured.err
+    lines = [line for line in captured.err.splitlines() if line]
+    assert sum(line.startswith("Error: ") for line in lines) == 1, captured.err
+    assert lines[-1].startswith("Error: ")
+    assert captured.out == ""
+    assert not out.exists()
+    return lines[-1]
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    texts = make_sentences(30)
+    return write_table(tmp_path / "reviews.csv", text=texts, label=animals(texts))
+
+
+def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path: Path, capfd: Capture) -> None:
+    texts = make_sentences(20)
+    table = write_table(tmp_path / "t.csv", texts=texts, label=animals(texts), stars=range(20))
+    error = fails(capfd, table)
+    assert "'text'" in error
+    assert "Did you mean 'texts'?" in error
+    assert "stars" in error
+    assert "'labl'" in fails(capfd, table, "data.columns.text=texts", "data.columns.label=labl")
+
+
+def test_broken_quotes_and_encodings_are_found_with_their_line(tmp_path: Path, capfd: Capture) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text('text,label\nfine,a\n"never closed,b\nmore,a\nmore,b\n')
+    assert "line 3" in fails(capfd, table)
+    table.write_bytes("text,label\nfine,a\nschön,b\n".encode("latin-1"))
+    error = fails(capfd, table)
+    assert "line 3" in error
+    assert "UTF-8" in error
+    table.write_bytes("text,label\nfine,a\n".encode("utf-16"))
+    assert "UTF-16" in fails(capfd, table)
+    table.write_text("text,label\n")
+    assert "no rows" in fails(capfd, table)
+    table.write_text("")
+    assert "empty" in fails(capfd, table)
+
+
+def test_texts_that_are_all_empty_are_one_line(tmp_path: Path, capfd: Capture) -> None:
+    table = write_table(tmp_path / "t.csv", text=["", " ", "\t"] * 4, label=["a", "b"] * 6)
+    assert "no text can be used" in fails(capfd, table, code=3)
+    pair = write_table(tmp_path / "p.csv", text=["x"] * 12, text_b=[""] * 12, label=["a", "b"] * 6)
+    assert "no text can be used" in fails(capfd, pair, "--task", "pair", code=3)
+
+
+def test_labels_that_differ_in_case_are_reported_and_merged_when_told_to(tmp_path: Path) -> None:
+    texts = make_sentences(40)
+    labels = [
+        name.title() if k % 8 == 0 else f" {name}" if k % 8 == 1 else name
+        for k, name in enumerate(animals(texts))
+    ]
+    table = write_table(tmp_path / "t.csv", text=texts, label=labels)
+    apart = finetune(table, tmp_path / "apart", plan="head")
+    assert apart.classes == ("Cat", "cat", "dog")
+    report = pd.read_csv(tmp_path / "apart" / "data_report.csv")
+    assert report["problem"].str.contains("differ only in case").any()
+    assert report["problem"].str.contains("spaces around it").any()
+    merged = tlkit.finetune(
+        table,
+        **{**SETTINGS, "plan": "head"},
+        out=tmp_path / "merged",
+        config={"data": {**SHARES, "merge_labels": True}},
+    )
+    assert merged.classes == ("cat", "dog")
+    assert merged.evaluate()["loss"] == pytest.approx(merged.metrics["loss"], rel=1e-4)
+
+
+def test_tags_that_cannot_be_and_counts_that_differ_are_in_the_report(tmp_path: Path, capfd: Capture) -> None:
+    sentences = [text.split() for text in make_sentences(40)]
+    tags = [["O", "B-X", *["O"] * (len(words) - 2)] for words in sentences]
+    tags[3][0], tags[3][1] = "I-X", "O"  # no entity began
+    tags[5] = tags[5][:-1]
+    table = write_table(
+        tmp_path / "t.csv",
+        tokens=[" ".join(words) for words in sentences],
+        label=[" ".join(row) for row in tags],
+    )
+    run = finetune(table, tmp_path / "fine", task="tokens", plan="head")
+    report = pd.read_csv(run.path / "data_report.csv").set_index("path")["problem"]
+    assert "continues an entity that did not begin" in report["line 5"]
+    assert f"has {len(sentences[5])} words and {len(sentences[5]) - 1} tags" in report["line 7"]
+    worse = write_table(
+        tmp_path / "w.csv", tokens=[" ".join(words) for words in sentences], label=["O"] * len(sentences)
+    )
+    assert "words and 1 tags" in fails(capfd, worse, "--task", "tokens", code=3)
+
+
+def test_odd_texts_are_trained_on_like_any_other(tmp_path: Path) -> None:
+    texts = make_sentences(40)
+    texts[0] = "the cat " * (10 * 2**20 // 8)
+    texts[1] = "the dog \0 \0"
+    texts[2] = "the cat שלום עולם مرحبا \u202eabc\u202c"
+    texts[3] = "the dog 你好 👍🏽 \u200f"
+    frame = pd.DataFrame({"text": texts, "label": animals(texts)})
+    run = finetune(frame, tmp_path / "run", plan="head", sequence_length=None)
+    assert np.isfinite(run.metrics["loss"])
+    table = pd.read_csv(run.path / "manifest.csv", lineterminator="\n")
+    assert len(table) == 40
+    assert (table["split"].isin(["train", "validation", "test"])).all()
+    report = pd.read_csv(run.path / "data_report.csv", lineterminator="\n")
+    assert report["problem"].str.contains("NUL").any()
+    answers = run.predict(texts[:4])
+    assert all("error" not in answer for answer in answers)
+    csv = tmp_path / "t.csv"
+    frame.to_csv(csv, index=False)
+    again = finetune(csv, tmp_path / "again", plan="head")
+    assert np.isfinite(again.metrics["loss"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--image-size", "64"], ["preprocessing.image_size", "texts"]),
+        (["preprocessing.resize=crop"], ["preprocessing.resize"]),
+        (["--sequence-length", "41"], ["41", "40"]),
+        (["preprocessing.augment=[random_flip]"], ["random_flip"]),
+        (["architecture.width=8"], ["pretrained", "width"]),
+        (["--task", "tokens", "preprocessing.nltk=[porter]"], ["nltk", "tokens"]),
+        (["--task", "pair", "preprocessing.long_texts=windows"], ["windows"]),
+        (["--task", "tokens", "preprocessing.long_texts=windows"], ["windows"]),
+        (["--task", "embed", "preprocessing.long_texts=windows"], ["windows"]),
+        (["head.pooling=avg_max"], ["avg_max"]),
+        (["head.loss=cosent"], ["cosent"]),
+        (["--task", "regress"], ["needs numbers"]),
+        (["--task", "pair"], ["text_b"]),
+        (["--task", "tokens"], ["tokens"]),
+        (["preprocessing.nltk=[portr]"], ["Did you mean 'porter'?"]),
+        (["data.split.validation=0.9"], ["validation + test"]),
+        (["data.split.group_by=stars"], ["stars"]),
+    ],
+    ids=lambda value: " ".join(value) if value and isinstance(value[0], str) else "",
+)
+def test_what_does_not_fit_texts_is_said_before_anything_is_written(
+    reviews: Path, capfd: Capture, arguments: list[str], parts: list[str]
+) -> None:
+    if any("windows" in argument for argument in arguments):
+        columns = pd.read_csv(reviews)
+        columns["text_b"] = columns["tokens"] = columns["text"]
+        if "tokens" in arguments:
+            columns["label"] = [
+                " ".join(["B-X", *["O"] * (len(text.split()) - 1)]) for text in columns["text"]
+            ]
+        if "embed" in arguments:
+            columns["label"] = np.linspace(0, 1, len(columns))
+        columns.to_csv(reviews, index=False)
+    error = fails(capfd, reviews, *arguments)
+    assert all(part in error for part in parts), error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--sequence-length", "16"], ["preprocessing.sequence_length", "pictures"]),
+        (["preprocessing.long_texts=tail"], ["preprocessing.long_texts"]),
+        (["preprocessing.nltk=[porter]"], ["preprocessing.nltk"]),
+        (["preprocessing.normalize.lowercase=true"], ["preprocessing.normalize"]),
+        (["training.batch_tokens=64"], ["training.batch_tokens"]),
+        (["preprocessing.augment=[random_swap]"], ["random_swap"]),
+        (["--task", "pair"], ["texts"]),
+        (["head.pooling=cls"], ["cls"]),
+        (["architecture.embedding_size=8"], ["has no embedding_size"]),
+    ],
+    ids=lambda value: " ".join(value) if value and isinstance(value[0], str) else "",
+)
+def test_what_does_not_fit_pictures_is_said_before_anything_is_written(
+    tmp_path: Path, capfd: Capture, arguments: list[str], parts: list[str]
+) -> None:
+    photos = make_pictures(tmp_path / "photos")
+    error = fails(capfd, photos, *arguments, backbone="image_cnn")
+    assert all(part in error for part in parts), error
+
+
+def test_the_wrong_kind_of_backbone_for_the_data_is_said(
+    reviews: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    assert "holds texts, but 'image_cnn' takes pictures" in fails(capfd, reviews, backbone="image_cnn")
+    error = fails(capfd, make_pictures(tmp_path / "photos"))
+    assert "no texts in 3 folders" in error
+    assert "00.png" in error
+
+
+def test_a_folder_that_is_no_backbone_is_said(reviews: Path, tmp_path: Path, capfd: Capture) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert str(empty) in fails(capfd, reviews, backbone=str(empty))
+    (empty / "config.json").write_text('{"model_type": "gpt9"}')
+    assert "gpt9" in fails(capfd, reviews, backbone=str(empty))
+    (empty / "config.json").write_text("{")
+    assert "config.json" in fails(capfd, reviews, backbone=str(empty))
+    assert "nowhere" in fails(capfd, reviews, backbone=str(tmp_path / "nowhere"))
+    assert "Did you mean 'minilm_l6'?" in fails(capfd, reviews, backbone="minilm_6")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from tlkit.errors import ConfigError
@@ -30,11 +32,17 @@ def make_strategy(spec: str = "auto") -> tf.distribute.Strategy:
                 )
             return tf.distribute.OneDeviceStrategy("/gpu:0")
         case "mirrored":
-            devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
-            return tf.distribute.MirroredStrategy(devices)
+            return _mirrored(*(device.name for device in gpus or tf.config.list_logical_devices("CPU")))
         case "tpu":
             return _tpu_strategy()
     raise ConfigError(f"Unknown strategy {spec!r}. Allowed: auto, cpu, gpu, mirrored, tpu.")
+
+
+@functools.cache
+def _mirrored(*devices: str) -> tf.distribute.MirroredStrategy:
+    """The one of this process: a second one would number its reductions from the start again, and where its
+    model has other shapes, TensorFlow 2.21 stops with a shape mismatch between the two."""
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def _tpu_strategy() -> tf.distribute.Strategy:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.config import RunConfig
+from tlkit.results import RunFolder
 from tlkit.workflows.finetune import run_finetune
 from tlkit.workflows.run import Run
 
@@ -53,7 +54,16 @@ def compare_runs(
     Raises:
         TlkitError: As `run_finetune` does.
     """
+    if config.out is not None:
+        RunFolder.require_free(config.out, overwrite)
+        RunFolder.require_free(_beside(Path(config.out)), overwrite)
     run = run_finetune(config, overwrite=overwrite)
-    out = run.path.with_name(f"{run.path.name}-compared")
-    compared = run_finetune(other.model_copy(update={"out": str(Path(out))}), overwrite=overwrite)
+    out = str(_beside(run.path))
+    compared = run_finetune(other.model_copy(update={"out": out}), overwrite=overwrite)
     return Comparison(run, compared, changes)
+
+
+def _beside(path: Path) -> Path:
+    """The folder of the second run."""
+    path = path if path.name else path.resolve()  # "." has no name
+    return path.with_name(f"{path.name}-compared")

@@ -48,6 +48,7 @@ def load_examples(
         TlkitError: What is wrong with data, preprocessing or vocabulary.
     """
     if isinstance(entry.input, ImageInput):
+        _require_pictures(config, objects)
         preprocessing: Preprocessing = _picture_preprocessing(config, entry.input, objects)
         dataset = load(
             config.data, config.task, seed=config.seed, preprocessing=preprocessing, source=objects.data
@@ -100,6 +101,17 @@ def default_backbone(config: RunConfig, objects: PythonObjects) -> str:
         return config.backbone
     only_texts = config.task in ("pair", "tokens", "embed")
     return DEFAULT_BACKBONES["text" if only_texts else modality_of(source, config.data)]
+
+
+def _require_pictures(config: RunConfig, objects: PythonObjects) -> None:
+    source = config.data.source if objects.data is None else objects.data
+    if source is not None and modality_of(source, config.data) == "text":
+        name = config.data.source if objects.data is None else f"data ({type(source).__name__})"
+        raise ConfigError(
+            f"{name}: holds texts, but {config.backbone!r} takes pictures. Choose a backbone for texts "
+            f"({DEFAULT_BACKBONES['text']} is the default), or name the column of pictures in "
+            "data.columns.path."
+        )
 
 
 def _picture_preprocessing(

@@ -15,7 +15,6 @@ from tlkit.config import RunConfig
 from tlkit.config.recipe import RECIPES
 from tlkit.data import Dataset, resolve_sample_split
 from tlkit.devices import make_strategy
-from tlkit.errors import ConfigError
 from tlkit.freezing import group_layers
 from tlkit.heads import example_weights, make_head
 from tlkit.model import build_model
@@ -25,10 +24,10 @@ from tlkit.progress import spinner
 from tlkit.results import RunFolder
 from tlkit.training import Trainable, choose_batch_size
 from tlkit.workflows.examples import Preprocessing, default_backbone, load_examples
+from tlkit.workflows.fits import require_fit
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.run import load_run
 from tlkit.zoo import ZooEntry
-
 
 NOTABLE = 0.01  # share of texts
 
@@ -74,8 +73,7 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
         tf.config.experimental.enable_op_determinism()
     config = config.model_copy(update={"backbone": default_backbone(config, objects)})
     entry = find_entry(config)
-    if config.task in ("pair", "tokens", "embed") and entry.modality != "text":
-        raise ConfigError(f"task {config.task!r} is for texts, but {config.backbone!r} takes pictures.")
+    require_fit(config, entry, is_run=_run_folder(config) is not None)
     strategy = make_strategy(config.strategy)
     dataset, preprocessing = load_examples(config, entry, objects, _run_folder(config))
     config = _resolve(config, dataset, preprocessing, objects)

@@ -1,0 +1,50 @@
+"""Whether what a config asks for suits the backbone: settings of pictures do nothing for texts."""
+
+from __future__ import annotations
+
+from tlkit.config import RunConfig
+from tlkit.config.base import Options
+from tlkit.errors import ConfigError
+from tlkit.zoo import ZooEntry
+
+ONLY_FOR = {
+    "image": ("preprocessing.image_size", "preprocessing.resize"),
+    "text": (
+        "preprocessing.sequence_length",
+        "preprocessing.long_texts",
+        "preprocessing.max_windows",
+        "preprocessing.normalize",
+        "preprocessing.nltk",
+        "preprocessing.bucketing",
+        "training.batch_tokens",
+    ),
+}
+EXAMPLES = {"image": "pictures", "text": "texts"}
+TEXT_TASKS = ("pair", "tokens", "embed")
+
+
+def require_fit(config: RunConfig, entry: ZooEntry, *, is_run: bool) -> None:
+    """Raise the ConfigError for a task, a setting or a shape that the backbone `entry` has no use for.
+
+    A setting that is as it is by default asks for nothing, also where a file names it: the config that a run
+    leaves behind names all of them. `is_run`: the backbone is an earlier run, which has its shape.
+    """
+    takes = EXAMPLES[entry.modality]
+    if config.task in TEXT_TASKS and entry.modality != "text":
+        raise ConfigError(f"task {config.task!r} is for texts, but {config.backbone!r} takes {takes}.")
+    for modality, names in ONLY_FOR.items():
+        asked_for = [name for name in names if modality != entry.modality and _is_changed(config, name)]
+        if asked_for:
+            raise ConfigError(
+                f"{', '.join(asked_for)}: for {EXAMPLES[modality]}, but {config.backbone!r} takes {takes}. "
+                "Leave it out."
+            )
+    shape = [f"architecture.{name}" for name in config.architecture.model_dump(exclude_none=True)]
+    if shape and is_run:
+        raise ConfigError(f"{', '.join(shape)}: {config.backbone!r} is an earlier run, which has its shape.")
+
+
+def _is_changed(config: RunConfig, dotted: str) -> bool:
+    part, name = dotted.split(".")
+    options: Options = getattr(config, part)
+    return bool(getattr(options, name) != type(options).model_fields[name].get_default())
