@@ -46,10 +46,12 @@ def read_parquet(path: Path) -> pd.DataFrame:
         raise _unreadable(path, error) from None
 
 
-def read_parquet_columns(path: Path) -> list[str]:
-    """The names of the columns in a Parquet file. Raises DataError where it is none."""
+def read_parquet_head(path: Path) -> pd.DataFrame:
+    """The first row of a Parquet file, without reading the others. Raises DataError where it is none."""
     try:
-        return [str(name) for name in pyarrow.parquet.read_schema(path).names]
+        with pyarrow.parquet.ParquetFile(path) as file:
+            first = next(file.iter_batches(batch_size=1), None)
+            return pd.DataFrame(columns=file.schema_arrow.names) if first is None else first.to_pandas()
     except ValueError as error:
         raise _unreadable(path, error) from None
 

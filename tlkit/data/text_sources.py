@@ -14,13 +14,12 @@ import tensorflow as tf
 from tlkit import zoo
 from tlkit.config import DataConfig, Task
 from tlkit.data.conll import CONLL_ENDINGS, read_conll
-from tlkit.data.csv_file import read_csv
 from tlkit.data.folder import PICTURE_ENDINGS, TEXT_ENDINGS, TEXTS, read_folder
 from tlkit.data.rows import Rows
 from tlkit.data.sample import read_sample
 from tlkit.data.sources import kind_of
 from tlkit.data.split_files import find_split_files
-from tlkit.data.table import TABLE_ENDINGS, read_parquet_columns
+from tlkit.data.table import TABLE_ENDINGS, read_parquet_head
 from tlkit.data.text_arrays import read_text_arrays, read_text_dataset
 from tlkit.data.text_table import read_split_text_tables, read_text_frame, read_text_table
 from tlkit.errors import DataError, TlkitError
@@ -73,10 +72,10 @@ def kind_of_text(source: object, task: Task | None = None) -> str:
 def modality_of(source: object, spec: DataConfig) -> Literal["image", "text"]:
     """What `source` (or `spec.source`, where it is None) holds.
 
-    Texts are: a table without the path column that has the text or the tokens column, or where the config
-    names one of them; CoNLL files; a folder whose first file by name ends in `.txt`; strings that are neither
-    files nor named like pictures, pairs and lists of strings; a dataset of strings; and a sample whose entry
-    says so. What cannot be read counts as pictures here: reading it says what is wrong.
+    Texts are: a table, but for one with the path column, one whose path column the config names, and one with
+    names of pictures in its first row; CoNLL files; a folder whose first file by name ends in `.txt`; strings
+    that are neither files nor named like pictures, pairs and lists of strings; a dataset of strings; and a
+    sample whose entry says so. Where this cannot be told, reading it says what is wrong.
     """
     source = spec.source if source is None else source
     try:
@@ -90,9 +89,9 @@ def _is_text(source: Any, spec: DataConfig) -> bool:
     if kind in ("table", "split_tables"):
         path = Path(str(source)).expanduser()
         one = path if kind == "table" else find_split_files(path, TABLE_ENDINGS)["train"]
-        return _has_text_column(_columns_of(one), spec)
+        return _holds_texts(_first_row(one), spec)
     if kind == "frame":
-        return _has_text_column(list(map(str, source.columns)), spec)
+        return _holds_texts(source.head(1), spec)
     if kind == "folder":
         first = _first_file(Path(str(source)).expanduser())
         return first is not None and first.suffix.lower() in TEXT_ENDINGS
@@ -105,20 +104,29 @@ def _is_text(source: Any, spec: DataConfig) -> bool:
     return kind == "conll" or zoo.get_sample(str(source)).modality == "text"
 
 
-def _has_text_column(columns: list[str], spec: DataConfig) -> bool:
-    asked_for = {"text", "text_b", "tokens"} & spec.columns.model_fields_set
-    named = {spec.columns.text, spec.columns.tokens} & set(columns)
-    return bool(named or asked_for) and spec.columns.path not in columns
+def _holds_texts(table: pd.DataFrame | None, spec: DataConfig) -> bool:
+    if table is None:
+        return True  # the strict reader of texts can explain what is wrong with it
+    columns = set(map(str, table.columns))
+    if spec.columns.path in columns or "path" in spec.columns.model_fields_set:
+        return False
+    if {"text", "text_b", "tokens"} & spec.columns.model_fields_set:
+        return True
+    if {spec.columns.text, spec.columns.tokens} & columns:
+        return True
+    cells = table.astype(str).to_numpy().ravel()
+    return not any(cell.strip().lower().endswith(tuple(PICTURE_ENDINGS)) for cell in cells)
 
 
-def _columns_of(path: Path) -> list[str]:
-    if path.name.lower().endswith((".parquet", ".pq")):
-        return read_parquet_columns(path)
+def _first_row(path: Path) -> pd.DataFrame | None:
+    """The header and first row of a table; None where it is not read as easily as that."""
     try:
+        if path.name.lower().endswith((".parquet", ".pq")):
+            return read_parquet_head(path)
         separator = "\t" if ".tsv" in path.name.lower() else ","
-        return list(map(str, pd.read_csv(path, sep=separator, nrows=0, encoding="utf-8-sig").columns))
-    except (ValueError, pd.errors.ParserError):  # a header that only a strict reader can explain
-        return list(read_csv(path).columns)
+        return pd.read_csv(path, sep=separator, nrows=1, dtype=str, encoding="utf-8-sig")
+    except (ValueError, pd.errors.ParserError):
+        return None
 
 
 def _first_file(folder: Path) -> Path | None:

@@ -92,8 +92,8 @@ def _outlive_kernels(pieces: Any, model: bytes) -> None:
     """Let the loaded model live as long as the process.
 
     It belongs to the kernel that made it, and `tf.random.set_seed`, which Keras's calls as well, drops all
-    kernels: the next call would fail with "Resource … does not exist". A resource with a name of its own stays.
-    Private: there is no public way to the name. Tried on tensorflow-text 2.21.1.
+    kernels: the next call would fail with "Resource … does not exist". A resource with a name of its own
+    stays. Private: there is no public way to the name. Tried on tensorflow-text 2.21.1.
     """
     from tensorflow_text.python.ops import sentencepiece_tokenizer as operations
 
