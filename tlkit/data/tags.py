@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,6 +11,8 @@ import numpy as np
 from tlkit.data.labels import Labels, merge_spellings, sorted_names
 from tlkit.data.rows import Note, Rows
 from tlkit.errors import DataError
+
+BIO = r"O|[BI]-.+"
 
 
 def parse_tags(rows: Rows, classes: Sequence[str] | None = None, merge: bool = False) -> Labels:
@@ -39,6 +42,10 @@ def parse_tags(rows: Rows, classes: Sequence[str] | None = None, merge: bool = F
                 f"tag {before!r} of word {wrong[0] + 1}{more} continues an entity that did not begin",
                 f"read as {sentence[wrong[0]]!r}",
             )
+        )
+    for tag in sorted({tag for sentence in tags for tag in sentence if not re.fullmatch(BIO, tag)}):
+        notes.append(
+            Note("", f"tag {tag!r} is not BIO: neither O nor B-… nor I-…", "kept, as a tag of its own")
         )
     names = sorted_names([tag for sentence in tags for tag in sentence], classes, rows)
     index = {name: number for number, name in enumerate(names)}
