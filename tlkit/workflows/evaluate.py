@@ -41,7 +41,12 @@ def evaluate_run(run: Run | str | Path, data: Any = None) -> dict[str, Any]:
         classes=run.classes,
     )
     loss = None if "loss" in run.config.python else head.loss
-    return evaluate_examples(run.outputs, run.preprocessing, examples, objective, run.classes, loss).metrics
+    # Losses that compare the examples of a batch, or count its words, depend on how many there are.
+    size = run.config.training.global_batch_size
+    size = 32 if size == "auto" else size
+    return evaluate_examples(
+        run.outputs, run.preprocessing, examples, objective, run.classes, loss, size
+    ).metrics
 
 
 def save_model(model: keras.Model, folder: RunFolder) -> None:
