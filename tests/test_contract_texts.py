@@ -36,9 +36,7 @@ def reviews() -> pd.DataFrame:
     "family",
     [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
 )
-def test_a_family_trains_saves_loads_and_exports(
-    family: str, reviews: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_family_trains_saves_loads_and_exports(family: str, reviews: pd.DataFrame, tmp_path: Path) -> None:
     run = tlkit.finetune(
         data=reviews,
         backbone=FOLDERS / family,
