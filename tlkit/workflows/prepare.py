@@ -76,7 +76,7 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     require_fit(config, entry, is_run=_run_folder(config) is not None)
     strategy = make_strategy(config.strategy)
     dataset, preprocessing = load_examples(config, entry, objects, _run_folder(config))
-    config = _resolve(config, dataset, preprocessing, objects)
+    config = _resolve(config, entry, dataset, preprocessing, objects)
     train = dataset.splits["train"]
     classes = dataset.manifest.classes
     with strategy.scope(), spinner(f"Loading {config.backbone}"):
@@ -178,7 +178,11 @@ def _count_outputs(dataset: Dataset) -> int | None:
 
 
 def _resolve(
-    config: RunConfig, dataset: Dataset, preprocessing: Preprocessing, objects: PythonObjects
+    config: RunConfig,
+    entry: ZooEntry,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    objects: PythonObjects,
 ) -> RunConfig:
     """The config with what was found in the data, so that the run can be repeated from it."""
     size = (
@@ -191,6 +195,8 @@ def _resolve(
         "preprocessing": config.preprocessing.model_copy(update=size),
         "python": objects.names,
     }
+    if entry.kind == "scratch":
+        update["weights"] = "none"
     if config.task == "pair":
         update["head"] = config.head.model_copy(update={"pair": dataset.objective})
     return config.model_copy(update=update)
