@@ -15,6 +15,8 @@ from tlkit.training import Trainable, apply_freeze, time_step
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.prepare import prepare
 
+EARLY = "times are upper bounds: early stopping may end a stage before"
+
 
 @dataclass(frozen=True)
 class StageEstimate:
@@ -60,7 +62,7 @@ def plan_finetune(config: RunConfig, objects: PythonObjects | None = None) -> Dr
         notes=(
             "examples: " + ", ".join(f"{name} {size}" for name, size in sizes.items()),
             f"global batch size {run.global_batch_size}, {run.steps_per_epoch} steps per epoch",
-            "times are upper bounds: early stopping may end a stage before",
+            *([EARLY] if any(stage.patience for stage in prepared.stages) else []),
             *prepared.notes,
         ),
     )
