@@ -294,7 +294,7 @@ def test_nltk_steps_are_part_of_the_run_but_not_of_an_export(
     described = json.loads((tmp_path / "sm" / "assets" / "input.json").read_text())
     first, second = described["client_steps"]
     assert "word_tokenize" in first
-    assert "stop_words" in second
+    assert "nltk.corpus.stopwords" in second
 
 
 def test_two_settings_are_compared_from_the_shell(
