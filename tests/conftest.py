@@ -32,6 +32,19 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+@pytest.fixture
+def nltk_data(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """NLTK's data, and no other that this machine may have: the folder that NLTK_DATA names."""
+    import nltk
+
+    folder = shared_data / "nltk_data"
+    if not folder.is_dir():
+        pytest.skip(f"no NLTK data at {folder}")
+    monkeypatch.setattr(nltk.data, "path", [])
+    monkeypatch.setenv("NLTK_DATA", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def cache_folder() -> Path:
     """The machine's own cache folder, so that wheels are fetched once per machine."""

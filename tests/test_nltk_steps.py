@@ -19,16 +19,6 @@ def cleaner(*steps):
 
 
 @pytest.fixture
-def nltk_data(shared_data, monkeypatch):
-    folder = shared_data / "nltk_data"
-    if not folder.is_dir():
-        pytest.skip(f"no NLTK data at {folder}")
-    monkeypatch.setattr(nltk.data, "path", [])
-    monkeypatch.setenv("NLTK_DATA", str(folder))
-    return folder
-
-
-@pytest.fixture
 def no_nltk_data(monkeypatch, tmp_path):
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     monkeypatch.delenv("NLTK_DATA", raising=False)

@@ -33,15 +33,6 @@ def _own_synonyms(request, monkeypatch):
         monkeypatch.setattr(text_augment, "find_synonyms", lambda texts: VOCABULARY)
 
 
-@pytest.fixture
-def nltk_data(shared_data, monkeypatch):
-    folder = shared_data / "nltk_data"
-    if not folder.is_dir():
-        pytest.skip(f"no NLTK data at {folder}")
-    monkeypatch.setattr(nltk.data, "path", [])
-    monkeypatch.setenv("NLTK_DATA", str(folder))
-
-
 def make(config, texts=()):
     return make_text_augment(resolve_augment(parse_augment(config), "text"), texts)
 

@@ -27,6 +27,7 @@ from tlkit.preprocessing import (
 from tlkit.preprocessing.nltk_steps import make_cleaner
 from tlkit.preprocessing.text_augment import make_text_augment
 from tlkit.results import RunFolder
+from tlkit.workflows.fits import TEXT_TASKS
 from tlkit.workflows.objects import PythonObjects
 from tlkit.zoo import ImageInput, TextInput, ZooEntry
 
@@ -99,7 +100,7 @@ def default_backbone(config: RunConfig, objects: PythonObjects) -> str:
     source = config.data.source if objects.data is None else objects.data
     if config.backbone is not None:
         return config.backbone
-    only_texts = config.task in ("pair", "tokens", "embed")
+    only_texts = config.task in TEXT_TASKS
     return DEFAULT_BACKBONES["text" if only_texts else modality_of(source, config.data)]
 
 
