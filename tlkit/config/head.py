@@ -10,6 +10,7 @@ from tlkit.config.base import Options
 
 NonNegative = Annotated[float, pydantic.Field(ge=0.0)]
 Task = Literal["classify", "multilabel", "regress", "pair", "tokens", "embed"]
+TEXT_TASKS = ("pair", "tokens", "embed")
 Objective = Literal["classify", "multilabel", "regress", "tokens", "embed"]
 Activation = Literal["relu", "gelu", "tanh", "sigmoid", "silu", "elu", "selu", "linear"]
 Initializer = Literal[

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlkit.config import DataConfig, Task
+from tlkit.config.head import TEXT_TASKS
 from tlkit.config.text import Normalization
 from tlkit.data.content import Content, read_content, size_maker
 from tlkit.data.labels import Labels, parse_labels
@@ -22,7 +23,6 @@ from tlkit.data.text_sources import modality_of
 from tlkit.data.texts import read_labelled
 
 _MADE = "all"
-_TEXT_TASKS = ("pair", "tokens", "embed")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def check(
     what is wrong with the examples as a whole is in the report.
     """
     source = spec.source if source is None else source
-    if task in _TEXT_TASKS or modality_of(source, spec) == "text":
+    if task in TEXT_TASKS or modality_of(source, spec) == "text":
         rows, labels, objective = read_labelled(spec, task, pair, source)
         texts = read_text_content(rows, task, Normalization())
         return _report(rows, labels, texts, texts.keys, _count_words(texts), objective, spec, "text")

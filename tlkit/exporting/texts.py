@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -51,8 +50,7 @@ def _single(
     examples: Sequence[Any],
 ) -> Interface:
     """`serving_default` takes `text`, strings (N,), and gives what `name_answers` does."""
-    # A model of sentence vectors is trained on pairs and asked for one text at a time.
-    single = replace(preprocessing, task="classify") if preprocessing.task == "embed" else preprocessing
+    single = preprocessing.of_single_texts
 
     def serve_text(text: tf.Tensor) -> Tensors:
         return name_answers(predict(single.from_raw(text)), objective, classes)

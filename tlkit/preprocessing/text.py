@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from tlkit.config.head import Task
+from tlkit.config.head import TEXT_TASKS, Task
 from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.config.text import LongTexts, Normalization
 from tlkit.errors import ConfigError
@@ -65,6 +65,11 @@ class TextPreprocessing:
     def trackables(self) -> list[Any]:
         """What a `tf.Module` must hold so that a graph with `from_raw` in it can be saved."""
         return self.tokenizer.trackables
+
+    @property
+    def of_single_texts(self) -> TextPreprocessing:
+        """The same for a trained model: vectors are trained on pairs, and asked for one text at a time."""
+        return replace(self, task="classify") if self.task == "embed" else self
 
     def normalize(self, raw: tf.Tensor) -> tf.Tensor:
         """Strings of any shape, normalised. Bytes that are not UTF-8 become U+FFFD."""
@@ -202,7 +207,7 @@ def make_text_preprocessing(
             f"preprocessing.sequence_length: {length} tokens are too many for this backbone, "
             f"which takes {text_input.sequence_length}."
         )
-    if spec.long_texts == "windows" and task in ("pair", "tokens", "embed"):
+    if spec.long_texts == "windows" and task in TEXT_TASKS:
         raise ConfigError(
             f"preprocessing.long_texts: windows need one score per text, the task is {task!r}. "
             "Choose head, tail or head_tail."

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tlkit.backbones import source_folder
 from tlkit.config import RunConfig
 from tlkit.config.augment import resolve_augment
+from tlkit.config.head import TEXT_TASKS
 from tlkit.config.recipe import DEFAULT_BACKBONES
 from tlkit.data import Dataset, Texts, encode_texts, load, longest_side, modality_of, read_texts
 from tlkit.errors import ConfigError
@@ -27,7 +28,6 @@ from tlkit.preprocessing import (
 from tlkit.preprocessing.nltk_steps import make_cleaner
 from tlkit.preprocessing.text_augment import make_text_augment
 from tlkit.results import RunFolder
-from tlkit.workflows.fits import TEXT_TASKS
 from tlkit.workflows.objects import PythonObjects
 from tlkit.zoo import ImageInput, TextInput, ZooEntry
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,9 +68,8 @@ def _scores(run: Run, examples: Sequence[Any]) -> np.ndarray | None:
     ragged = run.config.task == "tokens"
     raw = tf.ragged.constant(examples, tf.string, ragged_rank=1) if ragged else tf.constant(examples)
     preprocessing = run.preprocessing
-    # Vectors are trained on pairs, and asked for one text at a time.
-    if isinstance(preprocessing, TextPreprocessing) and preprocessing.task == "embed":
-        preprocessing = replace(preprocessing, task="classify")
+    if isinstance(preprocessing, TextPreprocessing):
+        preprocessing = preprocessing.of_single_texts
     inputs = preprocessing.from_raw(raw)
     return np.asarray(to_scores(run.config.objective, run.outputs(inputs)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tlkit.config import RunConfig
 from tlkit.config.base import Options
+from tlkit.config.head import TEXT_TASKS
 from tlkit.errors import ConfigError
 from tlkit.zoo import ZooEntry
 
@@ -20,7 +21,6 @@ ONLY_FOR = {
     ),
 }
 EXAMPLES = {"image": "pictures", "text": "texts"}
-TEXT_TASKS = ("pair", "tokens", "embed")
 
 
 def require_fit(config: RunConfig, entry: ZooEntry, *, is_run: bool) -> None:

@@ -73,9 +73,7 @@ def answer(run: Run, samples: Sequence[Any], top: int) -> Iterator[dict[str, Any
     if run.config.task == "tokens":
         yield from _answer_words(run, samples)
         return
-    preprocessing = _preprocessing(run)
-    if run.config.task == "embed":  # trained on pairs, asked for one text at a time
-        preprocessing = replace(preprocessing, task="classify")
+    preprocessing = _preprocessing(run).of_single_texts
     outputs = run.outputs(preprocessing.from_raw(tf.constant(samples)))
     for scores in np.asarray(to_scores(run.config.objective, outputs), "float32"):
         yield describe(scores, run, top)
