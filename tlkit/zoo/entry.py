@@ -75,14 +75,27 @@ class TextInput(Record):
     segments: bool = False
 
 
-def _modality_of_input(value: Any) -> str:
+class TensorInput(Record):
+    """What a SavedModel takes that is neither for pictures nor for texts: the shape and dtype of each tensor,
+    by its name in the signature. `null` in a shape is any size."""
+
+    shapes: Annotated[dict[str, tuple[PositiveInt | None, ...]], Field(min_length=1)]
+    dtypes: dict[str, str]
+
+
+def _kind_of_input(value: Any) -> str:
     fields = value if isinstance(value, dict) else type(value).model_fields
+    if "shapes" in fields:
+        return "tensors"
     return "text" if "sequence_length" in fields or "tokenizer" in fields else "image"
 
 
 # By its fields, so that a mistake is reported for the one that was meant.
 Input = Annotated[
-    Annotated[ImageInput, Tag("image")] | Annotated[TextInput, Tag("text")], Discriminator(_modality_of_input)
+    Annotated[ImageInput, Tag("image")]
+    | Annotated[TextInput, Tag("text")]
+    | Annotated[TensorInput, Tag("tensors")],
+    Discriminator(_kind_of_input),
 ]
 
 
@@ -109,12 +122,14 @@ class ZooEntry(Record):
     `params` counts the backbone without its classification top, BatchNorm's statistics included, as Keras's
     summary does. `verified` says that these weights were
     loaded and their answers compared with known ones; where they were not, only the architecture was built.
+    `mirrors` are further places of the same weights, tried in order where `source` cannot be had.
     """
 
     name: str
-    modality: Literal["image", "text"]
+    modality: Literal["image", "text", "other"]
     family: str
     source: Source
+    mirrors: tuple[Source, ...] = ()
     constructor: Constructor | None = None
     input: Input
     layer_groups: Annotated[dict[str, str], Field(min_length=1)]
@@ -139,7 +154,9 @@ class ZooEntry(Record):
     @property
     def kind(self) -> Literal["image", "text", "scratch"]:
         """Which recipe fits: that of its modality, or that of backbones without pretrained weights."""
-        return "scratch" if isinstance(self.source, NoSource) else self.modality
+        if isinstance(self.source, NoSource):
+            return "scratch"
+        return "text" if self.modality == "text" else "image"
 
     def to_dict(self) -> dict[str, Any]:
         """The entry as plain lists, dicts and numbers, ready for YAML or JSON."""

