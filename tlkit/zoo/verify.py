@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from tlkit.zoo.cache import is_intact
 from tlkit.zoo.entry import ZooEntry
-from tlkit.zoo.fetch import cached_path, hash_of, is_intact
+from tlkit.zoo.hashing import hash_of
 from tlkit.zoo.registry import entries
 from tlkit.zoo.source import FileSource, KerasHubSource, NoSource, WheelSource
+from tlkit.zoo.wheel import wheel_path
 
 Status = Literal["ok", "damaged", "not fetched", "kept by Keras", "kept by KerasHub", "from scratch"]
 
@@ -27,9 +29,9 @@ def verify(chosen: Iterable[ZooEntry] | None = None) -> dict[str, Status]:
 def _status(entry: ZooEntry) -> Status:
     source = entry.source
     if isinstance(source, WheelSource):
-        if not cached_path(source).exists():
+        if not wheel_path(source).exists():
             return "not fetched"
-        return "ok" if is_intact(source) else "damaged"
+        return "ok" if is_intact(wheel_path(source), source.member_sha256) else "damaged"
     if isinstance(source, FileSource):
         path = Path(source.path).expanduser()
         if not path.exists():
