@@ -4,6 +4,7 @@ from tlkit.zoo.cache import home
 from tlkit.zoo.entry import ImageInput, TextInput, ZooEntry
 from tlkit.zoo.fetch import fetch_weights
 from tlkit.zoo.hugging_face import entry_of_folder, is_hugging_face_folder
+from tlkit.zoo.private_copy import open_copy, open_weights
 from tlkit.zoo.registry import entries, get, search
 from tlkit.zoo.sample import SampleEntry, fetch_sample, get_sample, samples
 from tlkit.zoo.verify import verify
@@ -21,6 +22,8 @@ __all__ = [
     "get_sample",
     "home",
     "is_hugging_face_folder",
+    "open_copy",
+    "open_weights",
     "samples",
     "search",
     "verify",

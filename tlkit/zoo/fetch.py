@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tlkit.errors import FetchError
-from tlkit.zoo.cache import Progress, is_intact, offline
+from tlkit.zoo.cache import Progress, expected_hash, is_intact, offline
 from tlkit.zoo.entry import ZooEntry
 from tlkit.zoo.hashing import hash_of
 from tlkit.zoo.source import FileSource, HubSource, KerasHubSource, NoSource, Source, WheelSource
@@ -75,6 +75,12 @@ def cached(source: Fetchable) -> bool:
 def cached_path(source: Fetchable) -> Path:
     """Where the file or folder of `source` is, or will be."""
     return wheel_path(source) if isinstance(source, WheelSource) else Path(source.path).expanduser()
+
+
+def expected_hash_of(source: Fetchable) -> str | None:
+    """The hash that the files of `source` must have; None where nobody has said any."""
+    pin = _pin(source)
+    return pin if isinstance(source, FileSource) else expected_hash(cached_path(source), pin)
 
 
 def _pin(source: Fetchable) -> str | None:
