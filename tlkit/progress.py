@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 T = TypeVar("T")
@@ -61,6 +63,16 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     """Iterate over `items` behind a progress bar."""
     with make_progress() as progress:
         yield from progress.track(items, total=total, description=description)
+
+
+@contextmanager
+def byte_bar(description: str, size: int | None) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar of bytes with the speed and the time left: gives a function that takes how many there are, and
+    how many there will be where that is known by now."""
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with make_progress(TextColumn("{task.description}"), *columns) as progress:
+        task = progress.add_task(description, total=size)
+        yield lambda done, total: progress.update(task, completed=done, total=total or size)
 
 
 @contextmanager

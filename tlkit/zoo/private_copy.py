@@ -18,27 +18,28 @@ from tlkit.zoo.hashing import hash_of_copy
 def open_weights(entry: ZooEntry, progress: Progress | None = None) -> Iterator[Path]:
     """The weights of `entry` (see `fetch_weights`), for reading: `with open_weights(entry) as path: …`.
 
-    Where their hash is known, `path` is a private copy of exactly the bytes that have it; where it is not (a
-    file of the user's own without `sha256`), it is the file itself. Raises as `fetch_weights` does.
+    It is a private copy of exactly the bytes whose hash was checked. Only a folder of the user's own that has
+    no `sha256` is used where it is. Raises as `fetch_weights` does.
     """
     path = fetch_weights(entry, progress)
     source = next(source for source in fetchable_sources(entry) if cached_path(source) == path)
-    with open_copy(path, expected_hash_of(source)) as copy:
+    sha256 = expected_hash_of(source)
+    if sha256 is None and path.is_dir():
+        yield path
+        return
+    with open_copy(path, sha256) as copy:
         yield copy
 
 
 @contextmanager
 def open_copy(path: Path, sha256: str | None) -> Iterator[Path]:
-    """A copy of a file or folder in a new folder of this user's alone, with the hash `sha256`; None: `path`.
+    """A copy of a file or folder in a new folder of this user's alone, with the hash `sha256` if there is one.
 
-    A file in a cache folder can be changed by whoever may write there, between the check of its hash and the
-    library that opens it again. The copy is hashed as it is made, so there is no between; it goes away at the
-    end of the `with`. Messages of errors raised inside name `path`. Raises FetchError when the hash is
-    another, StorageError when there is no room for the copy.
+    A file in a cache folder can be changed by whoever may write there, between the check of its hash, or of
+    what is in it, and the library that opens it again. The copy is hashed as it is made, so there is no
+    between; it goes away at the end of the `with`. Messages of errors raised inside name `path`. Raises
+    FetchError when the hash is another, StorageError when there is no room for the copy.
     """
-    if sha256 is None:
-        yield path
-        return
     with tempfile.TemporaryDirectory(prefix="tlkit-") as folder:  # only its owner may enter it
         copy = Path(folder) / path.name
         _copy(path, copy, sha256)
@@ -49,7 +50,7 @@ def open_copy(path: Path, sha256: str | None) -> Iterator[Path]:
             raise
 
 
-def _copy(path: Path, copy: Path, sha256: str) -> None:
+def _copy(path: Path, copy: Path, sha256: str | None) -> None:
     try:
         received = hash_of_copy(path, copy)
     except FileNotFoundError as error:
@@ -59,7 +60,7 @@ def _copy(path: Path, copy: Path, sha256: str) -> None:
             f"{path} cannot be copied to {copy.parent}, where it is used from: {error.strerror or error}. "
             "Free some space or set TMPDIR to another folder"
         ) from error
-    if received != sha256:
+    if sha256 not in (None, received):
         raise FetchError(
             f"{path} was changed after it was checked: it has sha256 {received} instead of {sha256}. "
             "Find out who may write to that folder, then fetch again"

@@ -69,7 +69,7 @@ class UrlSource(BaseModel):
     """A file on the web, or a file or folder inside the archive (`.zip`, `.tar`, `.tar.gz`) that it is.
 
     `sha256` and `size` (bytes) are those of what is downloaded. `member` is a path inside the archive; with a
-    trailing "/" it is a folder, "/" alone the whole archive.
+    trailing "/" it is a folder, "/" alone the whole archive. `member_sha256` is as in a wheel.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +79,7 @@ class UrlSource(BaseModel):
     sha256: Sha256
     size: PositiveInt | None = None
     member: str | None = None
+    member_sha256: Sha256 | None = None
 
 
 class NoSource(BaseModel):
@@ -104,6 +105,15 @@ class FileSource(BaseModel):
     output: str | None = None
 
 
+class ModelSource(BaseModel):
+    """A `keras.Model` that was given in Python. Its weights are in the run that it was fine-tuned in, and
+    nowhere else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["model"]
+
+
 class SklearnSource(BaseModel):
     """Data that ships inside scikit-learn: `sklearn.datasets.<loader>()`; nothing is downloaded."""
 
@@ -114,7 +124,7 @@ class SklearnSource(BaseModel):
 
 
 Source = Annotated[
-    WheelSource | KerasSource | KerasHubSource | HubSource | UrlSource | FileSource | NoSource,
+    WheelSource | KerasSource | KerasHubSource | HubSource | UrlSource | FileSource | ModelSource | NoSource,
     Field(discriminator="kind"),
 ]
 SampleSource = Annotated[WheelSource | SklearnSource, Field(discriminator="kind")]
