@@ -7,13 +7,14 @@ import time
 import zipfile
 
 import pytest
-from https_site import drip, serve
 
 from tlkit.errors import FetchError, StorageError
 from tlkit.zoo import download as downloading
 from tlkit.zoo.download import download
 from tlkit.zoo.source import UrlSource
 from tlkit.zoo.url import fetch_url, url_path
+
+from https_site import drip, serve
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB
 HASH = hashlib.sha256(CONTENT).hexdigest()

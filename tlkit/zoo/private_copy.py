@@ -33,7 +33,7 @@ def open_weights(entry: ZooEntry, progress: Progress | None = None) -> Iterator[
 
 @contextmanager
 def open_copy(path: Path, sha256: str | None) -> Iterator[Path]:
-    """A copy of a file or folder in a new folder of this user's alone, with the hash `sha256` if there is one.
+    """A copy of a file or folder in a new folder that is this user's alone, with the hash `sha256` if given.
 
     A file in a cache folder can be changed by whoever may write there, between the check of its hash, or of
     what is in it, and the library that opens it again. The copy is hashed as it is made, so there is no
