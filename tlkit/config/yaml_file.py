@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from tlkit.errors import ConfigError, StorageError
+from tlkit.zoo.yaml_limits import check_yaml
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def parse_yaml(text: str) -> Any:
     """The value of a YAML text. Raises yaml.YAMLError."""
+    check_yaml(text)
     # A subclass of SafeLoader that resolves fewer scalars than it: safe.
     return yaml.load(text, Loader=CoreLoader)
 
@@ -71,8 +74,7 @@ class CoreLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE]
-        names = [key.value for key in keys]
-        twice = next((name for name in names if names.count(name) > 1), None)
+        twice = next((name for name, times in Counter(key.value for key in keys).items() if times > 1), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(
                 problem=f"the key {twice!r} is there twice", problem_mark=node.start_mark

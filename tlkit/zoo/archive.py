@@ -44,14 +44,20 @@ def unpack(archive: Path, to: Path, *, max_bytes: int, max_files: int, member: s
             _Unpacking(archive, inside, max_bytes, max_files, member).run()
             inside.replace(to)
     except _BROKEN as error:
-        raise FetchError(
-            f"{archive.name} is damaged, or no archive that tlkit reads: {_line(error)}"
-        ) from error
+        raise _damaged(archive, error) from error
     except OSError as error:
         raise StorageError(
             f"{archive.name} cannot be unpacked: {error.strerror or error}. Free some space, or set "
             "TLKIT_HOME to another folder"
         ) from error
+
+
+def check_archive(archive: Path, *, max_bytes: int, max_files: int) -> None:
+    """Raise what `unpack` would raise for what is in the archive. Nothing is written."""
+    try:
+        _Unpacking(archive, None, max_bytes, max_files, "").run()
+    except _BROKEN as error:
+        raise _damaged(archive, error) from error
 
 
 def limit_for(archive: Path) -> int:
@@ -68,7 +74,7 @@ class _Item(NamedTuple):
 
 
 class _Unpacking:
-    def __init__(self, archive: Path, to: Path, max_bytes: int, max_files: int, member: str) -> None:
+    def __init__(self, archive: Path, to: Path | None, max_bytes: int, max_files: int, member: str) -> None:
         self.archive, self.to, self.member = archive, to, "" if member == "/" else member
         self.max_bytes, self.max_files = max_bytes, max_files
         self.left = max_bytes
@@ -89,7 +95,7 @@ class _Unpacking:
             if both := {path, *path.parents} & files & folders:
                 raise self.refused(f"{str(both.pop())!r} both as a file and as a folder")
             if item.kind == "file" and self._wanted(str(path)):
-                self._write(item, self.to / path)
+                self._read(item, path)
                 written += 1
         if self.member and not written:
             raise FetchError(f"{self.member!r} cannot be taken out of {self.archive.name}: it is not in it")
@@ -121,10 +127,18 @@ class _Unpacking:
     def _wanted(self, name: str) -> bool:
         return name.startswith(self.member) if self.member.endswith("/") else self.member in ("", name)
 
-    def _write(self, item: _Item, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with item.opened() as packed, target.open("xb") as file:
-            shutil.copyfileobj(_Counted(packed, self), file, _CHUNK)
+    def _read(self, item: _Item, path: PurePosixPath) -> None:
+        """Write the item's content to its place; without a folder, only count it."""
+        with item.opened() as packed:
+            content = _Counted(packed, self)
+            if self.to is None:
+                while content.read(_CHUNK):
+                    pass
+                return
+            target = self.to / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                shutil.copyfileobj(content, file, _CHUNK)
 
     def count(self, size: int) -> None:
         self.left -= size
@@ -217,5 +231,6 @@ class _Bounded:
             )
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _damaged(archive: Path, error: Exception) -> FetchError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return FetchError(f"{archive.name} is damaged, or no archive that tlkit reads: {reason}")
