@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -24,6 +25,11 @@ def home() -> Path:
     return (
         Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("tlkit", appauthor=False))
     )
+
+
+def hub_folder(handle: str) -> Path:
+    """Where tensorflow-hub puts the SavedModel of a handle, when it is told to use tlkit's cache folder."""
+    return home() / "hub" / hashlib.sha1(handle.encode()).hexdigest()
 
 
 def offline() -> bool:
@@ -62,7 +68,7 @@ def is_intact(target: Path, sha256: str | None) -> bool:
 
 def expected_hash(target: Path, sha256: str | None) -> str | None:
     """The hash that `target` must have: `sha256`, or the one that was noted beside it, if there is one."""
-    note = _note(target)
+    note = note_of(target)
     return sha256 or (note.read_text(encoding="ascii", errors="replace").strip() if note.is_file() else None)
 
 
@@ -99,11 +105,12 @@ def _make(target: Path, sha256: str | None, make: Callable[[Path], Path]) -> Non
         made = make(Path(scratch))
         if sha256 is None:
             (Path(scratch) / "hash").write_text(f"{hash_of(made)}\n", encoding="ascii")
-            (Path(scratch) / "hash").replace(_note(target))
+            (Path(scratch) / "hash").replace(note_of(target))
         if target.is_dir():  # a folder that is not empty cannot be replaced in one step
             target.rename(Path(scratch) / "damaged")
         made.replace(target)
 
 
-def _note(target: Path) -> Path:
+def note_of(target: Path) -> Path:
+    """The file beside `target` that has its hash, where the zoo names none."""
     return target.with_name(f".{target.name}.sha256")

