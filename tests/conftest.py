@@ -57,6 +57,7 @@ def _stable_environment(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TLKIT_HOME", str(cache_folder))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("TLKIT_OFFLINE", raising=False)
+    monkeypatch.delenv("TLKIT_ZOO", raising=False)
 
 
 @pytest.fixture(autouse=True)

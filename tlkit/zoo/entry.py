@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, PositiveInt, Tag, field_validator
 
-from tlkit.zoo.source import NoSource, Source
+from tlkit.zoo.source import HubSource, NoSource, Source
 
 Triple = tuple[float, float, float]
 
@@ -37,23 +37,40 @@ class Scaling(Record):
         return std
 
 
+class Resizing(Record):
+    """How a picture becomes the square that a backbone takes.
+
+    `fit` is `stretch` (its proportions change), `crop` (the middle square stays) or `pad` (all of it stays;
+    `fill` is the grey, 0–255, beside it). `antialias` filters where pixels are merged.
+    """
+
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos3", "lanczos5"] = "bilinear"
+    antialias: bool = True
+    fill: Annotated[int, Field(ge=0, le=255)] = 255
+
+
 class ImageInput(Record):
-    """Sizes are in pixels of a square picture. `image_size` is the one the weights were trained for."""
+    """Sizes are in pixels of a square picture, and whole multiples of `multiple_of`. `image_size` is the one
+    the weights were trained for. `resizing` is how their own preprocessing made the square."""
 
     image_size: PositiveInt
     min_image_size: PositiveInt = 32
+    multiple_of: PositiveInt = 1
     scaling: Scaling = Scaling()
+    resizing: Resizing = Resizing()
 
 
 class Tokenizer(Record):
     """How a string becomes the numbers that a backbone was trained on.
 
     `kind` is a key of `tlkit.preprocessing.tokenizers.TOKENIZERS`; `words` has a vocabulary that is learned
-    from the training split. `files` are those of the vocabulary, by their names in the source's folder. A
-    text is packed as start + text + end, a pair as start + text + separator + text + end.
+    from the training split; with `strings` the backbone takes strings and cuts them into tokens itself.
+    `files` are those of the vocabulary, by their names in the source's folder. A text is packed as start +
+    text + end, a pair as start + text + separator + text + end.
     """
 
-    kind: Literal["wordpiece", "bytepair", "sentencepiece", "words"]
+    kind: Literal["wordpiece", "bytepair", "sentencepiece", "words", "strings"]
     files: tuple[str, ...] = ()
     lowercase: bool = False
     strip_accents: bool = False
@@ -67,12 +84,14 @@ class Tokenizer(Record):
 class TextInput(Record):
     """`sequence_length` is the most tokens that the backbone takes, special tokens included. `mask`: padding
     does not change its answers; without it every text is padded to one length. `segments`: it is told which
-    of two texts a token is from."""
+    of two texts a token is from. `preprocessing` is the SavedModel that makes the inputs of one that is a
+    SavedModel, too, of strings."""
 
     sequence_length: PositiveInt
     tokenizer: Tokenizer
     mask: bool = True
     segments: bool = False
+    preprocessing: HubSource | None = None
 
 
 class TensorInput(Record):
@@ -103,7 +122,7 @@ class Constructor(Record):
     """The builder (a key of `tlkit.backbones.load.BUILDERS`) and its arguments: no weights are needed."""
 
     builder: str
-    arguments: dict[str, str | int | float | bool] = {}
+    arguments: dict[str, JsonValue] = {}
 
 
 class Reference(Record):
@@ -122,7 +141,10 @@ class ZooEntry(Record):
     `params` counts the backbone without its classification top, BatchNorm's statistics included, as Keras's
     summary does. `verified` says that these weights were
     loaded and their answers compared with known ones; where they were not, only the architecture was built.
+    `pooling` is what a head reads of a backbone for pictures unless it is told otherwise: the average over the
+    map, or the class token.
     `mirrors` are further places of the same weights, tried in order where `source` cannot be had.
+    `notes` say what had to be assumed where an entry was worked out from the weights themselves.
     """
 
     name: str
@@ -134,10 +156,12 @@ class ZooEntry(Record):
     input: Input
     layer_groups: Annotated[dict[str, str], Field(min_length=1)]
     params: PositiveInt
+    pooling: Literal["avg", "cls"] = "avg"
     license: str
     reference: tuple[Reference, ...] = ()
     citation: str | None = None
     verified: bool = False
+    notes: tuple[str, ...] = ()
 
     @field_validator("layer_groups")
     @classmethod

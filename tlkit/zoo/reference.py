@@ -15,6 +15,7 @@ from tlkit.zoo.hugging_face import ARCHITECTURES, CONFIG
 from tlkit.zoo.registry import entries
 from tlkit.zoo.safetensors_files import read_json
 from tlkit.zoo.source import FileSource, HubSource, KerasHubSource, Source, UrlSource, WheelSource
+from tlkit.zoo.wheel import pin_wheel
 
 FORMS = {  # prefix → what follows it
     "wheel": "wheel:package==version/path/in/it#sha256=…",
@@ -61,6 +62,18 @@ def parse_reference(text: str) -> ZooEntry | Source:
     )
 
 
+def pinned(text: str) -> str:
+    """The reference `text`, and of a wheel without a hash with the hash of the one that pip downloads now.
+
+    Raises as `parse_reference` does, FetchError and StorageError.
+    """
+    match = re.fullmatch(r"wheel:([^=/#]+)==([^/#]+)/[^#]+", text)
+    if match is None:
+        return text
+    sha256, size = pin_wheel(match[1], match[2])
+    return f"{text}#sha256={sha256}&size={size}"
+
+
 def source_of_path(path: Path) -> FileSource | HubSource | KerasHubSource:
     """The source that a file or folder on this machine is, by what is in it.
 
@@ -70,26 +83,30 @@ def source_of_path(path: Path) -> FileSource | HubSource | KerasHubSource:
     if path.is_file():
         if path.name.endswith(_ARCHIVES):
             return HubSource(kind="hub", handle=str(path))
-        if path.name.endswith((".keras", ".weights.h5")):
+        if path.name.endswith((".keras", ".h5")):
             return FileSource(kind="file", path=str(path))
         raise FetchError(
-            f"{path} is no backbone: a file is a .keras model, .weights.h5, or a SavedModel as .tar.gz"
+            f"{path} is no backbone: a file is a .keras or .h5 model, or a SavedModel as .tar.gz"
         )
-    if (path / "saved_model.pb").is_file():
+    if (path / "saved_model.pb").is_file() or len(list(path.glob("*/saved_model.pb"))) == 1:
         return HubSource(kind="hub", handle=str(path))
     if (path / CONFIG).is_file():
         # KerasHub reads those of its own form, and the Hugging Face folders that tlkit does not.
         if read_json(path / CONFIG).get("model_type") in ARCHITECTURES:
             return FileSource(kind="file", path=str(path))
         return KerasHubSource(kind="keras_hub", preset=str(path))
+    if (path / "state.json").is_file():
+        raise FetchError(
+            f"{path} is an earlier run: open it with tlkit.load, or fine-tune it with --backbone"
+        )
     raise FetchError(
-        f"{path} is no backbone: no saved_model.pb (a SavedModel), no {CONFIG} (Hugging Face or KerasHub), "
-        "and no state.json (an earlier run) is in it"
+        f"{path} is no backbone: neither a saved_model.pb (a SavedModel) nor a {CONFIG} (Hugging Face or "
+        "KerasHub) is in it"
     )
 
 
 def _wheel(rest: str) -> WheelSource:
-    address, options = _options(rest, ("sha256", "member_sha256"))
+    address, options = _options(rest, ("sha256", "size", "member_sha256"))
     match = re.fullmatch(r"([^=/]+)==([^/]+)/(.+)", address)
     if match is None:
         raise _malformed("wheel", rest, "package==version/member")
@@ -149,7 +166,7 @@ def _keras_hub(rest: str) -> KerasHubSource:
 
 
 def _url(rest: str) -> UrlSource:
-    address, options = _options(rest, ("sha256", "size", "member"))
+    address, options = _options(rest, ("sha256", "size", "member", "member_sha256"))
     if not address.startswith("https://"):
         raise ConfigError(f"url:{rest} is not https: only https://… is downloaded")
     if "sha256" not in options:

@@ -13,19 +13,54 @@ import yaml
 
 from tlkit.errors import ConfigError, InternalError, UnknownNameError
 from tlkit.zoo.entry import ZooEntry
+from tlkit.zoo.yaml_limits import check_yaml
+
+COUNTS = ("num_groups", "num_layers", "layers")
+STAGES = (
+    "depths",
+    "layerwise_depths",
+    "stackwise_conv_filters",
+    "stackwise_depth",
+    "stackwise_kernel_sizes",
+    "stackwise_num_blocks",
+    "stackwise_num_repeats",
+    "stackwise_stage_filters",
+)
 
 
 def entries(path: str | Path | None = None) -> tuple[ZooEntry, ...]:
     """Every entry of the zoo, in the order of the file.
 
-    `path` is another zoo file of the same form; by default tlkit's own `model_zoo.yaml`, and over it the file
-    that the environment variable `TLKIT_ZOO` names.
+    `path` is another zoo file of the same form; by default tlkit's own `model_zoo.yaml`, and the user's own
+    (see `users_zoo`) over it.
     Raises ConfigError, which names the entry and the key, when a file is not a valid zoo.
     """
     if path:
         return read_zoo(Path(path))
-    users = read_zoo(Path(os.environ["TLKIT_ZOO"]).expanduser()) if os.environ.get("TLKIT_ZOO") else ()
-    return tuple({entry.name: entry for entry in (*_own_entries(), *users)}.values())
+    users = users_zoo()
+    if users is None or (not users.exists() and not os.environ.get("TLKIT_ZOO")):
+        return _own_entries()
+    return tuple({entry.name: entry for entry in (*_own_entries(), *read_zoo(users))}.values())
+
+
+def users_zoo() -> Path | None:
+    """The user's own zoo file: what `TLKIT_ZOO` names, else `model_zoo.yaml` in the working folder.
+
+    It need not exist. None where that file is tlkit's own, as in a checkout.
+    """
+    chosen = os.environ.get("TLKIT_ZOO")
+    path = Path(chosen).expanduser() if chosen else Path("model_zoo.yaml").absolute()
+    own = zoo_file()
+    if path.is_file() and (path.samefile(own) or path.read_bytes() == own.read_bytes()):
+        return None
+    return path
+
+
+def file_of(name: str) -> Path:
+    """The zoo file that the entry called `name` is from: the user's own, where it is there, or tlkit's."""
+    users = users_zoo()
+    theirs = read_zoo(users) if users is not None and users.exists() else ()
+    return users if users is not None and any(entry.name == name for entry in theirs) else zoo_file()
 
 
 def get(name: str) -> ZooEntry:
@@ -49,11 +84,16 @@ def read_zoo(path: Path) -> tuple[ZooEntry, ...]:
     by key, anything else replaces it. A layer group with `{i}` in its name stands for one group per block of
     the constructor (see `expand_groups`). Raises ConfigError with every mistake that was found.
     """
-    content = _read_yaml(path)
+    return parse_zoo(_text_of(path), path)
+
+
+def parse_zoo(text: str, path: Path) -> tuple[ZooEntry, ...]:
+    """The entries in the text of a zoo file. `path` is for messages; otherwise as `read_zoo`."""
+    content = _parse_yaml(text, path)
     families, named = _mapping(content, "families", path), _mapping(content, "entries", path)
     unknown = sorted(set(content) - {"families", "entries"})
     if unknown:
-        raise ConfigError(f"{path.name}: unknown key {unknown[0]!r}. Allowed: families, entries.")
+        raise ConfigError(f"{path}: unknown key {unknown[0]!r}. Allowed: families, entries.")
     read, mistakes = [], []
     for name, fields in named.items():
         if not isinstance(fields, Mapping):
@@ -66,7 +106,7 @@ def read_zoo(path: Path) -> tuple[ZooEntry, ...]:
         except pydantic.ValidationError as error:
             mistakes += [f"{name}.{_dotted(found['loc'])}: {found['msg']}" for found in error.errors()]
     if mistakes:
-        raise ConfigError(f"{path.name}: {'; '.join(mistakes)}")
+        raise ConfigError(f"{path}: {'; '.join(mistakes)}")
     return tuple(read)
 
 
@@ -82,8 +122,9 @@ def merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 def expand_groups(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of an entry with a layer group for every block, as many as the constructor has.
 
-    `block{i}: layer_{i0}` is repeated as often as its argument `num_groups` (of blocks that share weights),
-    `num_layers` or `layers` says; `{i}` counts from 1 and `{i0}` from 0.
+    `block{i}: layer_{i0}` is repeated as often as one of the constructor's arguments says: `num_groups` (of
+    blocks that share weights), `num_layers` or `layers`, or the length of a list with one item for each stage
+    (see `STAGES`). `{i}` counts from 1 and `{i0}` from 0; `{next}` is the number after the last.
     """
     groups = fields.get("layer_groups")
     if not isinstance(groups, Mapping) or not any("{i}" in str(name) for name in groups):
@@ -91,15 +132,15 @@ def expand_groups(fields: dict[str, Any]) -> dict[str, Any]:
     constructor = fields.get("constructor")
     arguments = constructor.get("arguments") if isinstance(constructor, Mapping) else None
     arguments = arguments if isinstance(arguments, Mapping) else {}
-    count = next(
-        (arguments[name] for name in ("num_groups", "num_layers", "layers") if name in arguments), None
-    )
+    count = next((arguments[name] for name in (*STAGES, *COUNTS) if name in arguments), None)
+    count = len(count) if isinstance(count, list | tuple) else count
     if not isinstance(count, int):
         return fields  # refused, because "{i}" is left in the name of a group
     expanded = {}
     for name, pattern in groups.items():
         for number in range(1, count + 1) if "{i}" in str(name) else (None,):
-            values = {"{i}": str(number), "{i0}": str(number - 1)} if number else {}
+            values = {"{next}": str(count + 1)}
+            values |= {"{i}": str(number), "{i0}": str(number - 1)} if number else {}
             expanded[_filled(str(name), values)] = _filled(str(pattern), values)
     return {**fields, "layer_groups": expanded}
 
@@ -112,7 +153,8 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 def family_fields(name: str) -> dict[str, Any]:
     """The fields that the entries of a family share in tlkit's own zoo, as they are written there."""
-    return dict(_mapping(_read_yaml(zoo_file()), "families", zoo_file())[name])
+    path = zoo_file()
+    return dict(_mapping(_parse_yaml(_text_of(path), path), "families", path)[name])
 
 
 def zoo_file() -> Path:
@@ -129,23 +171,34 @@ def _own_entries() -> tuple[ZooEntry, ...]:
     return read_zoo(zoo_file())
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is ten times faster
+def _text_of(path: Path) -> str:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"The zoo file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start})") from error
+
+
+def _parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is ten times faster
+    try:
+        if path != zoo_file():  # which nobody else wrote, and everybody waits for
+            check_yaml(text)
+        content = yaml.load(text, Loader=loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is None:  # empty, or comments alone
+        return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path.name} must be a mapping with 'entries', received {type(content).__name__}")
+        raise ConfigError(f"{path} must be a mapping with 'entries', received {type(content).__name__}")
     return content
 
 
 def _mapping(content: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
     value = content.get(key) or {}
     if not isinstance(value, dict):
-        raise ConfigError(f"{path.name}: {key!r} must be a mapping of names, received {type(value).__name__}")
+        raise ConfigError(f"{path}: {key!r} must be a mapping of names, received {type(value).__name__}")
     return value
 
 

