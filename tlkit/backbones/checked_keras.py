@@ -16,6 +16,7 @@ from tlkit.backbones.config_scan import check_config
 from tlkit.backbones.h5_scan import check_h5
 from tlkit.errors import FetchError, TlkitError
 from tlkit.zoo.archive import check_archive, limit_for
+from tlkit.zoo.what_it_is import what_it_is
 
 _MAX_FILES = 10_000
 _MAX_CONFIG_BYTES = 50_000_000
@@ -32,6 +33,8 @@ def load_checked_model(path: Path, custom_objects: Mapping[str, Any] | None = No
     """
     if path.suffix == ".keras":
         _check_keras_archive(path, custom_objects)
+    elif path.suffix not in (".h5", ".hdf5"):
+        raise FetchError(f"{path} is {what_it_is(path)}: a saved model is a .keras or .h5 file")
     else:
         check_h5(path, str(path))
         check_config(_h5_config(path), str(path), custom_objects)
@@ -70,7 +73,7 @@ def first_line(error: Exception) -> str:
 
 def _check_keras_archive(path: Path, custom_objects: Mapping[str, Any] | None) -> None:
     if not zipfile.is_zipfile(path):
-        raise FetchError(f"{path} is not a .keras file: it is no zip archive")
+        raise FetchError(f"{path} is {what_it_is(path)}, not a .keras file")
     check_archive(path, max_bytes=limit_for(path), max_files=_MAX_FILES)
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from tlkit.backbones.keras_hub_import import import_keras_hub
 from tlkit.errors import FetchError
 
 # Classes that hold code, or that load more of it from somewhere else.
@@ -101,12 +102,15 @@ def _check_function(item: Mapping[str, Any], where: str, custom_objects: Mapping
 
 
 def _look_up(name: Any, module: Any) -> Any:
-    """The class that Keras would find, among modules that are loaded already: nothing is imported."""
+    """The class that Keras would find, among modules that are loaded already: a config imports none."""
     if not isinstance(name, str) or not isinstance(module, str | None):
         return None
     if module is None:  # files of older versions
         places = [getattr(keras, place) for place in _MODULES]
+        places.append(sys.modules.get("keras.src.models.functional"))  # not under its own name in the API
     else:
+        if module.partition(".")[0] == "keras_hub":
+            import_keras_hub()
         places = [sys.modules.get(module)] if module.partition(".")[0] in _PACKAGES else []
     return next((vars(place)[name] for place in places if place is not None and name in vars(place)), None)
 

@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 from tlkit.errors import FetchError, StorageError
 
 MAX_FILES = 100_000
+FREE_BYTES = 100_000_000  # that any archive may unpack to, however small it is
 _CHUNK = 1 << 20
 _LARGEST_READ = 1 << 24  # a tar header that asks for more at once wants the memory
 _BROKEN = (
@@ -62,7 +63,7 @@ def check_archive(archive: Path, *, max_bytes: int, max_files: int) -> None:
 
 def limit_for(archive: Path) -> int:
     """How many bytes an archive of this size may unpack to: files of weights and texts are far below."""
-    return 100_000_000 + 30 * archive.stat().st_size
+    return FREE_BYTES + 30 * archive.stat().st_size
 
 
 class _Item(NamedTuple):

@@ -1,0 +1,148 @@
+"""Files that somebody made to do harm: each is made here, and refused with one line that says what was found.
+
+Every maker gives what a user would do with its file, and what the refusal must say. The payloads make the
+folder that `Trap` names; the test looks whether it is there, and whether anything else was written elsewhere.
+"""
+
+import pickle
+from html.parser import HTMLParser
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import yaml
+
+from tlkit import zoo
+from tlkit.backbones.checked_keras import load_checked_model
+from tlkit.config import load_config
+from tlkit.errors import FetchError, TlkitError
+from tlkit.zoo import archive
+
+import hostile_archives
+import hostile_keras
+import hostile_weights
+from hostile import Trap
+from hostile_keras import code_layer, keras_file, sequential
+
+MAKERS = {**hostile_weights.MAKERS, **hostile_keras.MAKERS, **hostile_archives.MAKERS}
+
+
+def test_there_are_enough_of_them():
+    parts = [hostile_weights.MAKERS, hostile_keras.MAKERS, hostile_archives.MAKERS]
+    assert len(MAKERS) == sum(map(len, parts)) >= 30
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_it_is_refused_with_one_line_that_says_what_was_found(name, tmp_path, monkeypatch):
+    given, elsewhere = tmp_path / "a" / "b" / "given", tmp_path / "elsewhere"
+    given.mkdir(parents=True)
+    elsewhere.mkdir()
+    trap = Trap(elsewhere)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(given / "index"))
+    monkeypatch.setenv("TLKIT_HOME", str(given / "home"))
+    monkeypatch.setattr(archive, "FREE_BYTES", 1_000_000)
+    do, says = MAKERS[name](given, trap)
+    before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(given)}
+    with pytest.raises(TlkitError, match=says) as caught:
+        do()
+    message = str(caught.value)
+    assert message.isprintable(), "it is one line, and nothing in it steers a terminal"
+    assert len(message) < 700
+    assert caught.value.exit_code == 2
+    assert not trap.path.exists(), "something of it was executed"
+    after = {path for path in tmp_path.rglob("*") if not path.is_relative_to(given)}
+    assert after == before, "something was written outside of its folder"
+
+
+def test_the_traps_work(tmp_path):
+    """Read without care, the payloads do what they are there for."""
+    trap = Trap(tmp_path)
+    pickle.loads(pickle.dumps(trap))
+    assert trap.path.is_dir()
+    trap.path.rmdir()
+    np.save(tmp_path / "w.npy", np.array([trap], object), allow_pickle=True)
+    np.load(tmp_path / "w.npy", allow_pickle=True)
+    assert trap.path.is_dir()
+    trap.path.rmdir()
+    path = keras_file(tmp_path, sequential(code_layer(trap)))
+    keras.saving.load_model(path, safe_mode=False)
+    assert trap.path.is_dir()
+    trap.path.rmdir()
+    yaml.unsafe_load(f"!!python/object/apply:os.mkdir ['{trap.path}']")
+    assert trap.path.is_dir()
+
+
+# -- what is not refused
+
+
+def test_models_without_harm_are_opened(tmp_path):
+    """Layers of every kind that a config nests: wrappers, shared parts, initialisers, operations."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(
+        4, 3, activation="relu", kernel_initializer=keras.initializers.HeNormal(1), kernel_regularizer="l2"
+    )(x)
+    x = keras.layers.BatchNormalization()(keras.ops.relu(x) + 1)
+    x = keras.layers.Activation(keras.activations.silu)(keras.layers.RandomFlip()(x))
+    inner = keras.Sequential([keras.Input((6, 6, 4)), keras.layers.TimeDistributed(keras.layers.Dense(3))])
+    x = keras.layers.Bidirectional(keras.layers.LSTM(2))(keras.layers.Reshape((36, 3))(inner(x)))
+    model = keras.Model(inputs, keras.layers.Dense(2, dtype="mixed_bfloat16")(x))
+    model.compile("adamw", "mse")
+    check_opens(model, tmp_path / "m.keras")
+
+
+def test_models_without_harm_are_opened_in_the_older_format_too(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, kernel_regularizer="l2")(inputs))
+    x = keras.layers.add([keras.layers.ReLU(6.0)(x), x])
+    model = keras.Model(inputs, keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2)])(x))
+    check_opens(model, tmp_path / "m.h5")
+
+
+def check_opens(model, path):
+    model.save(path)
+    opened = load_checked_model(path)
+    assert [layer.name for layer in opened.layers] == [layer.name for layer in model.layers]
+    for before, after in zip(model.get_weights(), opened.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_one_s_own_classes_are_opened_when_they_are_named(tmp_path):
+    class Doubled(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    keras.Sequential([keras.Input((4,)), Doubled()]).save(tmp_path / "m.keras")
+    with pytest.raises(FetchError, match="Doubled, which is no layer that is known here"):
+        load_checked_model(tmp_path / "m.keras")
+    assert load_checked_model(tmp_path / "m.keras", {"Doubled": Doubled})(np.ones((1, 4))).shape == (1, 4)
+
+
+# -- what lands in pages and terminals
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append(tag)
+
+
+def test_names_with_html_stay_text_in_a_notebook():
+    from tlkit.workflows.run import Run
+
+    evil = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+    entry = zoo.get("efficientnet_lite0").model_copy(update={"name": evil})
+    run = Run(
+        path=Path(f"runs/{evil}"),
+        config=load_config({"data": {"source": evil}}).config,
+        entry=entry,
+        classes=(evil,),
+    )
+    tags = Tags()
+    tags.feed(run._repr_html_())
+    assert set(tags.found) == {"table", "tr", "th", "td"}
