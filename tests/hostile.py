@@ -22,7 +22,7 @@ Maker = Callable[[Path, Trap], tuple[Callable[[], Any], str]]
 
 
 def registering(makers: dict[str, Maker]) -> Callable[[str], Callable[[Maker], None]]:
-    """A decorator that lists a maker by its name: (folder, trap) → (what a user does, what the refusal is)."""
+    """A decorator that lists a maker by its name: (folder, trap) → (what a user does, what it says)."""
 
     def hostile(name: str) -> Callable[[Maker], None]:
         def register(maker: Maker) -> None:
