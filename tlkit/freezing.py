@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import keras
 
 from tlkit.backbones.backbone import Backbone
-from tlkit.backbones.graph import Call, calls_of
+from tlkit.backbones.graph import Call, calls_of, layers_with_weights
 from tlkit.errors import ConfigError
 
 
@@ -41,7 +40,7 @@ def group_layers(backbone: Backbone) -> tuple[LayerGroup, ...]:
     members: dict[str, list[keras.layers.Layer]] = {name: [] for name in patterns}
     group_of: dict[int, int] = {}
     mistakes = []
-    for path, layer in _layers_with_weights(model):
+    for path, layer in layers_with_weights(model):
         matching = [name for name, pattern in patterns.items() if re.fullmatch(pattern, path)]
         if len(matching) != 1:
             mistakes.append(f"{path!r} matches {', '.join(matching) or 'none'}")
@@ -56,16 +55,6 @@ def group_layers(backbone: Backbone) -> tuple[LayerGroup, ...]:
         LayerGroup(name, tuple(layers), _weight_paths(layers), cuts.get(position[name]))
         for name, layers in members.items()
     )
-
-
-def _layers_with_weights(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
-    """The layers that hold weights, in the model's order; nested models are opened, other layers are not."""
-    for layer in model.layers:
-        path = f"{prefix}{layer.name}"
-        if isinstance(layer, keras.Model):
-            yield from _layers_with_weights(layer, f"{path}/")
-        elif layer.weights:
-            yield path, layer
 
 
 def _leaves(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -123,7 +112,7 @@ def _cuts(
 def _groups_of(call: Call, group_of: dict[int, int]) -> list[int]:
     layer = call.operation
     if isinstance(layer, keras.Model):
-        return [group_of[id(inner)] for _, inner in _layers_with_weights(layer)]
+        return [group_of[id(inner)] for _, inner in layers_with_weights(layer)]
     return [group_of[id(layer)]] if id(layer) in group_of else []
 
 

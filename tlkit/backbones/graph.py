@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,16 @@ def calls_of(model: keras.Model) -> tuple[Call, ...]:
         waiting.append((node, True))
         waiting += [(_node(tensor), False) for tensor in reversed(inputs)]
     return tuple(calls.values())
+
+
+def layers_with_weights(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """The layers that hold weights, by path, in the model's order; nested models are opened."""
+    for layer in model.layers:
+        path = f"{prefix}{layer.name}"
+        if isinstance(layer, keras.Model):
+            yield from layers_with_weights(layer, f"{path}/")
+        elif layer.weights:
+            yield path, layer
 
 
 def _node(tensor: keras.KerasTensor) -> Any:

@@ -35,8 +35,12 @@ CONFIG_OPTIONS = {
             "--data", "data.source", str, "Folder of class folders, table (CSV, Parquet, CoNLL), or sample."
         ),
         ConfigOption(
-            "--backbone", "backbone", str, "A zoo entry (see: tlkit zoo list) or an earlier run's folder."
+            "--backbone",
+            "backbone",
+            str,
+            "A zoo entry (see: tlkit zoo list), a run's folder, a path, wheel:…, hub:…, hf:… or url:…",
         ),
+        ConfigOption("--trust", "trust", bool, "Load a SavedModel whose operations read files or run code."),
         ConfigOption("--task", "task", str, "classify, multilabel, regress, pair, tokens or embed."),
         ConfigOption("--plan", "plan", str, "head, top, head_then_all, gradual or full."),
         ConfigOption("--epochs", "training.epochs", int, "Epochs of every stage."),

@@ -13,61 +13,71 @@ from tlkit.cli.options import json_option
 from tlkit.cli.output import print_facts, print_json, print_table
 from tlkit.cli.report import print_licence
 from tlkit.errors import DataCheckError, UnknownNameError
-from tlkit.zoo import TextInput
 
 if TYPE_CHECKING:
-    from tlkit.zoo import ZooEntry
+    from tlkit.zoo import Pruned, SampleEntry, ZooEntry
+
+COMMANDS = {
+    "list": "tlkit.cli.zoo_list:list_entries",
+    "search": "tlkit.cli.zoo_list:search",
+    "info": "tlkit.cli.zoo_list:info",
+    "rank": "tlkit.cli.zoo_rank:rank",
+    "add": "tlkit.cli.zoo_add:add",
+}
 
 
-@click.group(cls=LazyGroup, short_help="The pretrained backbones: list, search, info, fetch, verify.")
+@click.group(
+    cls=LazyGroup,
+    commands_at=COMMANDS,
+    short_help="The pretrained backbones: list, search, info, rank, add, fetch, verify, prune.",
+)
 def zoo() -> None:
     """The pretrained backbones."""
 
 
-@zoo.command("list")
-@json_option
-def list_entries(as_json: bool) -> None:
-    """List every backbone."""
-    from tlkit.zoo import entries
-
-    _print_entries(entries(), as_json)
-
-
-@zoo.command()
-@click.argument("text", nargs=-1, required=True)
-@json_option
-def search(text: tuple[str, ...], as_json: bool) -> None:
-    """Find backbones by name, family, source or licence."""
-    from tlkit.zoo import search as search_zoo
-
-    _print_entries(search_zoo(" ".join(text)), as_json)
-
-
-@zoo.command()
-@click.argument("name")
-@json_option
-def info(name: str, as_json: bool) -> None:
-    """Everything that is known about one backbone."""
-    from tlkit.config import to_yaml
-    from tlkit.zoo import get
-
-    entry = get(name).to_dict()
-    if as_json:
-        print_json(entry)
-    else:
-        click.echo(to_yaml(entry), nl=False)
-
-
 @zoo.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--to", "folder", metavar="DIR", help="Also copy them to a folder, to take along.")
 @json_option
-def fetch(names: tuple[str, ...], as_json: bool) -> None:
-    """Download the weights of backbones, or sample data, into the cache folder."""
-    fetched = {name: _fetch(name) for name in names}
+def fetch(names: tuple[str, ...], folder: str | None, as_json: bool) -> None:
+    """Download the weights of backbones, or sample data, into the cache folder.
+
+    With --to, DIR becomes a cache folder of its own: where TLKIT_HOME names it, on a machine without a
+    network, nothing is downloaded.
+
+    \b
+    tlkit zoo fetch efficientnet_lite0 elpv --to usb_stick/
+    """
+    from tlkit.zoo import export_to
+
+    chosen = [_find(name) for name in names]
+    fetched = {each.name: _fetch(each) for each in chosen}
+    if folder is not None:
+        fetched = export_to(folder, chosen)
     if as_json:
         print_json(fetched)
-    else:
-        print_facts(fetched)
+        return
+    print_facts(fetched)
+    if folder is not None:
+        click.echo(f"\nOn the other machine: export TLKIT_HOME={Path(folder).expanduser()} TLKIT_OFFLINE=1")
+
+
+@zoo.command()
+@click.option(
+    "--max-size", metavar="SIZE", help="Then free what was used longest ago, until this is left: 2GB."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be freed.")
+@json_option
+def prune(max_size: str | None, dry_run: bool, as_json: bool) -> None:
+    """Free the cache folder of what no entry of the zoo names."""
+    from tlkit.zoo import prune as prune_cache
+    from tlkit.zoo.filters import parse_bytes
+
+    freed = prune_cache(None if max_size is None else parse_bytes(max_size), dry_run=dry_run)
+    if as_json:
+        print_json(freed)
+        return
+    print_table(["freed" if not dry_run else "would be freed", "MB", "because"], _pruned_rows(freed))
 
 
 @zoo.command()
@@ -88,29 +98,33 @@ def verify(as_json: bool) -> None:
         )
 
 
-def _fetch(name: str) -> Path:
-    from tlkit.zoo import entries, fetch_sample, fetch_weights, get, get_sample, samples
+def _find(name: str) -> ZooEntry | SampleEntry:
+    from tlkit.zoo import entries, get, get_sample, samples
 
     sample_names = [sample.name for sample in samples()]
     names = [*sample_names, *(entry.name for entry in entries())]
     if name not in names:
         raise UnknownNameError("backbone or sample", name, names, see="tlkit zoo list")
-    if name not in sample_names:
-        return fetch_weights(get(name))
-    sample = get_sample(name)
-    print_licence(sample)
-    return fetch_sample(sample)
+    return get_sample(name) if name in sample_names else get(name)
 
 
-def _input(entry: ZooEntry) -> str:
-    size = entry.input
-    return f"{size.sequence_length} tokens" if isinstance(size, TextInput) else f"{size.image_size} px"
+def _fetch(chosen: ZooEntry | SampleEntry) -> Path:
+    from tlkit.zoo import SampleEntry, fetch_sample, fetch_weights
+    from tlkit.zoo.source import HubSource
+
+    if isinstance(chosen, SampleEntry):
+        print_licence(chosen)
+        return fetch_sample(chosen)
+    if not isinstance(chosen.source, HubSource):
+        return fetch_weights(chosen)
+    from tlkit.cli.quiet import load_tensorflow
+
+    load_tensorflow()  # tensorflow-hub downloads it, and needs it
+    from tlkit.backbones.saved_model_fetch import fetch_saved_model
+
+    return fetch_saved_model(chosen)
 
 
-def _print_entries(found: Iterable[ZooEntry], as_json: bool) -> None:
-    if as_json:
-        print_json([entry.to_dict() for entry in found])
-        return
-    columns = ["name", "family", "parameters", "input", "source", "licence", "verified"]
-    rows = [[e.name, e.family, e.params, _input(e), e.source.kind, e.license, e.verified] for e in found]
-    print_table(columns, rows)
+def _pruned_rows(freed: Iterable[Pruned]) -> list[list[str]]:
+    reasons = {"unknown": "nothing in the zoo names it", "old": "used longest ago"}
+    return [[str(one.path), f"{one.size / 1e6:.1f}", reasons.get(one.reason, one.reason)] for one in freed]

@@ -21,8 +21,10 @@ class RunConfig(Options):
     data: DataConfig = DataConfig()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     backbone: str | None = None
-    """A zoo entry's name, or the folder of an earlier run. None: `efficientnet_lite0` for pictures,
-    `minilm_l6` for texts."""
+    """A zoo entry's name; `wheel:…`, `hub:…`, `kaggle:…`, `hf:…`, `keras_hub:…`, `url:…`; the path of a model
+    or the folder of an earlier run. None: `efficientnet_lite0` for pictures, `minilm_l6` for texts."""
+    trust: bool = False
+    """Load a SavedModel whose operations read files or run code."""
     weights: Literal["pretrained", "none"] = "pretrained"
     """`none` starts from the layers' own random initialisers."""
     architecture: ArchitectureConfig = ArchitectureConfig()
