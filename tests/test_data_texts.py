@@ -517,6 +517,13 @@ def test_check_counts_texts_and_names_what_cannot_be_used():
     assert "2 of 26 texts (7.7%)" in check(DataConfig(), source=with_rows(frame, ["", "b"])).problems[0]
 
 
+def test_check_says_what_a_run_would_say_about_its_splits():
+    few = check(DataConfig(), source=numbered(2))
+    assert not few.ok
+    assert "Too few examples for a" in few.problems[0]
+    assert check(DataConfig(), source=numbered(40)).ok
+
+
 def test_check_of_pairs_words_and_samples():
     pairs = check(DataConfig(), "pair", source=([("a b", "c"), ("d", "")], [1.5, 2]))
     assert pairs.values == {"0": {"min": 1.5, "median": 1.5, "max": 1.5}}

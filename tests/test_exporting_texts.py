@@ -230,6 +230,7 @@ def test_words_without_room_are_outside(tagger: dict[str, Any]) -> None:
     facts = described(tagger["to"])
     assert "no room" in facts["outputs"]["words"]["tags"]
     assert "URL" in facts["inside"]["words"]
+    assert facts["inside"]["words"] in (tagger["to"] / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_tagger_answers_a_text_alone_and_none_at_all(tagger: dict[str, Any]) -> None:

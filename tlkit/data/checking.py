@@ -17,10 +17,12 @@ from tlkit.data.labels import Labels, parse_labels
 from tlkit.data.manifest import SPLITS
 from tlkit.data.rows import Rows
 from tlkit.data.sources import read_rows
+from tlkit.data.splitting import read_strata_and_groups, split_rows
 from tlkit.data.structure import bad_share_problem, class_problems, count_classes, split_problems
 from tlkit.data.text_content import TextContent, read_text_content
 from tlkit.data.text_sources import modality_of
 from tlkit.data.texts import read_labelled
+from tlkit.errors import DataCheckError
 
 _MADE = "all"
 
@@ -109,6 +111,8 @@ def _report(
     ]
     if rows.splits is not None and objective != "tokens":  # a rare tag costs a few words, not the run
         found += split_problems(rows, labels, splits)
+    if not any(found):  # what is wrong already would be said twice
+        found.append(_split_refusal(rows, labels, usable, spec, objective))
     classes = _class_counts(labels, splits)
     totals = [sum(counts.values()) for counts in classes.values()]
     duplicates, conflicts = _duplicates(rows, labels, keys, usable)
@@ -134,6 +138,17 @@ def _report(
         conflicts=conflicts,
         problems=tuple(problem for problem in found if problem),
     )
+
+
+def _split_refusal(
+    rows: Rows, labels: Labels, usable: npt.NDArray[np.bool_], spec: DataConfig, objective: Task
+) -> str | None:
+    """Why a run could not draw its splits, whatever its seed."""
+    try:
+        split_rows(rows, usable, spec, 0, *read_strata_and_groups(rows, labels, spec, objective), only=None)
+    except DataCheckError as error:
+        return str(error)
+    return None
 
 
 def _class_counts(labels: Labels, splits: npt.NDArray[np.str_]) -> dict[str, dict[str, int]]:

@@ -39,6 +39,7 @@ def make_readme(interface: Interface, description: Mapping[str, Any], entry: Zoo
         _python(interface),
         "## Inputs and outputs",
         *(_signature(name, description) for name in interface.signatures),
+        *_words(description["inside"]),
         *_labels(description["labels"]),
     ]
     return "\n\n".join(parts) + "\n"
@@ -107,6 +108,10 @@ def _signature(name: str, description: Mapping[str, Any]) -> str:
 
 def _shape(shape: list[int | None]) -> str:
     return "(" + ", ".join("any" if side is None else str(side) for side in shape) + ")"
+
+
+def _words(inside: Mapping[str, Any]) -> list[str]:
+    return ["## Words", inside["words"]] if "words" in inside else []
 
 
 def _labels(labels: list[str]) -> list[str]:
