@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=BACKBONES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--image-size", type=int, default=96)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--plan", default="top")
     parser.add_argument("--test", type=float, default=0.5, help="share of all examples")
     parser.add_argument("--summary", action="store_true")

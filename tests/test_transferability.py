@@ -33,7 +33,7 @@ def largest_evidence(features: np.ndarray, column: np.ndarray) -> float:
         density = scipy.stats.multivariate_normal(np.zeros(len(column)), covariance, allow_singular=True)
         return -float(density.logpdf(column)) / len(column)
 
-    starts = [(a, b) for a in (-3.0, 0.0, 3.0) for b in (-2.0, 0.0, 2.0)]
+    starts = [(0.0, 0.0), (3.0, 0.0), (-3.0, 2.0)]
     options = {"xatol": 1e-9, "fatol": 1e-12, "maxiter": 4000}
     found = [scipy.optimize.minimize(negative, s, method="Nelder-Mead", options=options).fun for s in starts]
     return -min(found)

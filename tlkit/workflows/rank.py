@@ -151,7 +151,8 @@ def run_rank(
     modality = modality_of(config.data.source if data is None else data, config.data)
     longest = longest_side(config.data, data) if modality == "image" else None
     with tempfile.TemporaryDirectory(prefix="tlkit-rank-") as temporary:
-        folder, left_out = Path(temporary), {}
+        folder = Path(temporary)
+        left_out: dict[str, str] = {}
         if chosen is None:
             entries, left_out = default_entries(config, modality)
         else:

@@ -75,9 +75,12 @@ def compute_features(
         features[rows] = vectors
         done += len(rows)
         print(f"{PROGRESS}{done}", flush=True)
-    is_text = isinstance(preprocessing, TextPreprocessing)
+    if isinstance(preprocessing, TextPreprocessing):
+        size = preprocessing.sequence_length
+    else:
+        size = preprocessing.image_size
     return features, {
-        "size": preprocessing.sequence_length if is_text else preprocessing.image_size,
+        "size": size,
         "load_seconds": loaded - started,
         "seconds": time.perf_counter() - loaded,
         "peak_memory": peak_memory(),
