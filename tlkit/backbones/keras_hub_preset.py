@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
+from tlkit.backbones.keras_hub_check import checked_presets
+from tlkit.backbones.keras_hub_image import backbone_class, load_image_backbone
 from tlkit.backbones.keras_hub_import import import_keras_hub
 from tlkit.backbones.keras_hub_text import adapt, keras_hub_class
 from tlkit.errors import ConfigError, FetchError, StorageError
 from tlkit.zoo.cache import home, offline
+from tlkit.zoo.entry import Scaling
 
 
 def load_preset(
@@ -31,7 +37,7 @@ def load_preset(
     Its sizes are the preset's own. Raises FetchError where it cannot be downloaded, ConfigError where
     KerasHub has no such preset.
     """
-    with _one_line_errors(preset):
+    with preset_errors(preset):
         whole = keras_hub_class(family).from_preset(preset)
     return adapt(
         whole,
@@ -41,6 +47,53 @@ def load_preset(
         layer_norm_epsilon=layer_norm_epsilon,
         keep_weights=True,
     )
+
+
+def load_image_preset(
+    preset: str, image_size: int, *, scaling: Scaling, backbone: str, **arguments: Any
+) -> keras.Model:
+    """The image backbone of a preset with its weights; otherwise as `build_keras_hub_image`.
+
+    Raises what `load_preset` raises, and ConfigError where the preset has another architecture than the
+    arguments say, or its own preprocessing another scaling than `scaling`.
+    """
+    with preset_errors(preset):
+        converter = image_converter(preset)
+        make = partial(backbone_class(backbone).from_preset, preset)
+        model = load_image_backbone(make, image_size, backbone=backbone, **arguments)
+    theirs = None if converter is None else scaling_of(converter)
+    if theirs is not None and not _agree(theirs, scaling):
+        raise ConfigError(
+            f"The preset {preset} scales pictures with mean {list(theirs.mean)} and std {list(theirs.std)}, "
+            f"its zoo entry says {list(scaling.mean)} and {list(scaling.std)}. Correct the entry, or make "
+            "one: tlkit zoo add"
+        )
+    return model
+
+
+def image_converter(preset: str) -> Any | None:
+    """KerasHub's preprocessing of a preset for pictures; None where the preset holds none."""
+    try:
+        return import_keras_hub().layers.ImageConverter.from_preset(preset)
+    except FileNotFoundError:
+        return None
+
+
+def scaling_of(converter: Any) -> Scaling:
+    """KerasHub's `x · scale + offset` as `(x − mean) / std`. Raises ConfigError where there is no such."""
+    scale, offset = (
+        [float(value) for value in np.broadcast_to(default if given is None else given, 3)]
+        for given, default in ((converter.scale, 1.0), (converter.offset, 0.0))
+    )
+    if min(scale) <= 0:
+        raise ConfigError(f"The preset scales pictures by {scale}: tlkit needs numbers above 0")
+    mean = tuple(-shift / factor + 0.0 for factor, shift in zip(scale, offset, strict=True))
+    return Scaling.model_validate({"mean": mean, "std": tuple(1 / factor for factor in scale)})
+
+
+def _agree(one: Scaling, other: Scaling) -> bool:
+    numbers = [[*scaling.mean, *scaling.std] for scaling in (one, other)]
+    return bool(np.allclose(*numbers, rtol=1e-3, atol=1e-2))
 
 
 def preset_vocabulary(preset: str, files: tuple[str, ...]) -> Path:
@@ -54,7 +107,7 @@ def preset_vocabulary(preset: str, files: tuple[str, ...]) -> Path:
     folder = home() / "keras_hub" / preset.replace("/", "-").replace(":", "-")
     if all((folder / name).is_file() for name in files):
         return folder
-    with _one_line_errors(preset):
+    with preset_errors(preset):
         tokenizer = import_keras_hub().models.Tokenizer.from_preset(preset)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +125,8 @@ def preset_vocabulary(preset: str, files: tuple[str, ...]) -> Path:
 
 
 @contextmanager
-def _one_line_errors(preset: str) -> Iterator[None]:
+def preset_errors(preset: str) -> Iterator[None]:
+    """Calls of KerasHub inside fail with one line, FetchError or ConfigError, and print nothing to stdout."""
     import requests  # what kagglehub, KerasHub's downloader, uses
 
     session: Any = requests.Session
@@ -85,7 +139,9 @@ def _one_line_errors(preset: str) -> Iterator[None]:
         session.send = _refuse
     try:
         # KerasHub reports its downloads on standard output, which is for results.
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), warnings.catch_warnings(), checked_presets():
+            # Keras 3.15 looks for the weights of some layers in two places, of which a file holds one.
+            warnings.filterwarnings("ignore", message="Skipping nested container at '_operations_by_depth")
             yield
     except _OfflineError as error:
         raise FetchError(
@@ -99,7 +155,8 @@ def _one_line_errors(preset: str) -> Iterator[None]:
         ) from error
     except FileNotFoundError as error:
         raise FetchError(f"KerasHub could not read the preset {preset}: {error}") from error
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        # What a preset with a damaged or an unknown config comes out as.
         raise ConfigError(
             f"KerasHub refuses the preset {preset}: {' '.join(str(error).split())[:200]}"
         ) from error

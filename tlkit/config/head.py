@@ -21,9 +21,10 @@ Loss = Literal["auto", "cross_entropy", "focal", "mse", "mae", "huber", "cosent"
 
 class HeadConfig(Options):
     pooling: Literal["auto", "avg", "max", "avg_max", "mean", "cls"] = "auto"
-    """How a feature map becomes a vector: `avg`, `max`, or `avg_max`, which joins both; and a sequence:
-    `mean`, `max`, or `cls` (the first token, through the backbone's own pooler where it has one). `auto`:
-    `avg` for pictures, `mean` for texts."""
+    """How a feature map becomes a vector: `avg`, `max`, or `avg_max`, which joins both, or `cls`, the class
+    token of a vision transformer; and a sequence: `mean`, `max`, or `cls` (the first token, through the
+    backbone's own pooler where it has one). `auto`: what the backbone's zoo entry says for pictures, mostly
+    `avg`; `mean` for texts."""
     pair: Literal["auto", "classify", "regress"] = "auto"
     """What `task: pair` learns. `auto`: numbers with fractions are values, everything else is names."""
     hidden_units: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = ()

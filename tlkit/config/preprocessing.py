@@ -8,15 +8,22 @@ import pydantic
 
 from tlkit.config.augment import Augment, parse_augment
 from tlkit.config.base import Options
+from tlkit.config.scaling import parse_scaling
 from tlkit.config.text import LongTexts, NltkStep, Normalization, parse_nltk
+from tlkit.zoo.entry import Scaling
 
 
 class PreprocessingConfig(Options):
     image_size: Annotated[int, pydantic.Field(ge=16, le=4096)] | None = None
     """Pictures: side of the square model input, in pixels. None: the backbone's own size, or less where that
     would blow the pictures up more than 8 times."""
-    resize: Literal["stretch", "crop", "pad"] = "stretch"
-    """Pictures: how one becomes square: stretched, centre-cropped, or padded."""
+    resize: Literal["stretch", "crop", "pad"] | None = None
+    """Pictures: how one becomes square: stretched, centre-cropped, or padded. None: as the backbone's zoo
+    entry says, which mostly is stretched."""
+    scaling: Scaling | None = None
+    """Pictures: how they are scaled for the backbone: `raw` (0 to 255), `unit` (0 to 1), `symmetric` (−1 to
+    1), `imagenet` (its mean and deviation), `caffe` (blue first, its mean), or `{mean, std, order}`. None: as
+    the backbone's zoo entry says."""
     augment: Augment = "default"
     """A policy's name, `none`, or a list of augmentations. Only training examples are augmented."""
     sequence_length: Annotated[int, pydantic.Field(ge=8, le=8192)] | None = None
@@ -38,6 +45,11 @@ class PreprocessingConfig(Options):
     @classmethod
     def _parse_augment(cls, value: Any) -> Any:
         return parse_augment(value)
+
+    @pydantic.field_validator("scaling", mode="before")
+    @classmethod
+    def _parse_scaling(cls, value: Any) -> Any:
+        return parse_scaling(value)
 
     @pydantic.field_validator("nltk", mode="before")
     @classmethod

@@ -18,7 +18,10 @@ SEQUENCE = ("mean", "max", "cls")
 
 
 def pool(features: Mapping[str, Any], pooling: str) -> Any:
-    """Vectors (N, C) of a feature map `map` (N, h, w, C), or of a `sequence` (N, T, C).
+    """Vectors (N, C) of pictures' `map` (N, h, w, C) or `pooled` (N, C), or of texts' `sequence` (N, T, C).
+
+    Of pictures, `cls` is `pooled`: the class token, or the vectors of a backbone that gives nothing else, for
+    which `auto` is the same.
 
     Of a sequence, `mean` and `max` are over the tokens that `mask` (N, T) has (all of them where there is no
     mask; where it is empty the vector means nothing, but is finite). `cls` is `pooled` (N, C) where the
@@ -27,16 +30,17 @@ def pool(features: Mapping[str, Any], pooling: str) -> Any:
     Raises:
         ConfigError: The pooling is not one for such features.
     """
-    is_map = "map" in features
-    allowed = tuple(MAP) if is_map else SEQUENCE
+    allowed = _allowed(features)
     if pooling == "auto":
         pooling = allowed[0]
     if pooling not in allowed:
-        of_what = "the feature map of pictures" if is_map else "the sequence of texts"
+        of_what = "the sequence of texts" if "sequence" in features else "what the backbone gives of pictures"
         raise ConfigError(
             f"head.pooling: {pooling!r} does not fit {of_what}. Allowed: auto, {', '.join(allowed)}."
         )
-    if is_map:
+    if "sequence" not in features and pooling == "cls":
+        return features["pooled"]
+    if "map" in features:
         pooled = [layer(name=f"head_{layer.__name__.lower()}")(features["map"]) for layer in MAP[pooling]]
         return pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name="head_pooled")(pooled)
     sequence, mask = features["sequence"], features.get("mask")
@@ -52,3 +56,10 @@ def pool(features: Mapping[str, Any], pooling: str) -> Any:
     # Padding becomes the least value, which never is above a real one, whatever the dtype.
     least = keras.ops.min(sequence, axis=1, keepdims=True)
     return keras.ops.max(keras.ops.where(real > 0, sequence, least), axis=1)
+
+
+def _allowed(features: Mapping[str, Any]) -> tuple[str, ...]:
+    if "sequence" in features:
+        return SEQUENCE
+    of_map = tuple(MAP) if "map" in features else ()
+    return (*of_map, "cls") if "pooled" in features else of_map

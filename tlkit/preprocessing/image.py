@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import tensorflow as tf
 
@@ -14,7 +14,7 @@ from tlkit.errors import ConfigError
 from tlkit.preprocessing.augment import Augment, make_augment
 from tlkit.preprocessing.decoding import decode_picture
 from tlkit.preprocessing.resizing import resize_to_square
-from tlkit.zoo.entry import ImageInput, Scaling
+from tlkit.zoo.entry import ImageInput, Resizing, Scaling
 
 _LARGEST_ZOOM = 8
 _SMALLEST_DEFAULT = 64
@@ -25,13 +25,15 @@ class ImagePreprocessing:
     """Image bytes → sample (uint8 RGB, H = W = `image_size`) → model inputs (float32), all in the graph.
 
     `image_size` in pixels; `resize` is `stretch`, `crop` or `pad`; `scaling` holds mean, std and channel
-    order in units of 0–255; `augmentation` changes training samples.
+    order in units of 0–255; `augmentation` changes training samples; `resizing` says how pixels are merged
+    and what is beside a padded picture.
     """
 
     image_size: int
     resize: str
     scaling: Scaling
     augmentation: Augment | None = None
+    resizing: Resizing = field(default_factory=Resizing)
 
     def decode(self, raw: tf.Tensor) -> tf.Tensor:
         """A scalar string, the bytes of one file, as a sample: uint8 (H, W, 3).
@@ -40,7 +42,7 @@ class ImagePreprocessing:
         """
         # There is no Python control flow over tensors in it: converting it would only make tracing slower.
         picture = tf.autograph.experimental.do_not_convert(decode_picture)(raw)
-        return resize_to_square(picture, self.image_size, self.resize)
+        return self._resize(picture)
 
     def decode_batch(self, raw: tf.Tensor) -> tf.Tensor:
         """Strings (N,) as samples: uint8 (N, H, W, 3)."""
@@ -48,7 +50,7 @@ class ImagePreprocessing:
 
     def resize_batch(self, pictures: tf.Tensor) -> tf.Tensor:
         """Decoded RGB pictures, uint8 (N, h, w, 3) of one size, as samples: uint8 (N, H, W, 3)."""
-        return self._for_each(lambda one: resize_to_square(one, self.image_size, self.resize), pictures)
+        return self._for_each(self._resize, pictures)
 
     def augment(self, samples: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Samples, uint8 (N, H, W, 3), changed at random for training; `seeds`, int64 (N, 2), decide how."""
@@ -65,6 +67,10 @@ class ImagePreprocessing:
         """Strings (N,) as model inputs: float32 (N, H, W, 3)."""
         return self.encode(self.decode_batch(raw))
 
+    def _resize(self, picture: tf.Tensor) -> tf.Tensor:
+        resizing = self.resizing.model_copy(update={"fit": self.resize})
+        return resize_to_square(picture, self.image_size, resizing)
+
     def _for_each(self, make_sample: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> tf.Tensor:
         shape = (self.image_size, self.image_size, 3)
         return tf.map_fn(make_sample, batch, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
@@ -73,7 +79,7 @@ class ImagePreprocessing:
 def make_preprocessing(image_input: ImageInput, spec: PreprocessingConfig) -> ImagePreprocessing:
     """The preprocessing for a backbone's `entry.input` under the `preprocessing` part of a config.
 
-    Raises ConfigError where the image size is below what the backbone can take.
+    Raises ConfigError where the image size is not one that the backbone can take.
     """
     size = spec.image_size or image_input.image_size
     if size < image_input.min_image_size:
@@ -81,9 +87,22 @@ def make_preprocessing(image_input: ImageInput, spec: PreprocessingConfig) -> Im
             f"preprocessing.image_size: {size} pixels is too small for this backbone, "
             f"which takes {image_input.min_image_size} or more."
         )
+    if size % image_input.multiple_of:
+        below = size // image_input.multiple_of * image_input.multiple_of
+        raise ConfigError(
+            f"preprocessing.image_size: this backbone takes multiples of {image_input.multiple_of} pixels, "
+            f"received {size}. Use {max(below, image_input.min_image_size)} or "
+            f"{below + image_input.multiple_of}."
+        )
     augmentations = resolve_augment(spec.augment)
     augmentation = make_augment(augmentations) if augmentations else None
-    return ImagePreprocessing(size, spec.resize, image_input.scaling, augmentation)
+    return ImagePreprocessing(
+        size,
+        spec.resize or image_input.resizing.fit,
+        image_input.scaling,
+        augmentation,
+        image_input.resizing,
+    )
 
 
 def default_image_size(image_input: ImageInput, longest_side: int | None) -> int:
@@ -94,4 +113,5 @@ def default_image_size(image_input: ImageInput, longest_side: int | None) -> int
     if longest_side is None:
         return image_input.image_size
     useful = math.ceil(_LARGEST_ZOOM * longest_side / 32) * 32
-    return min(image_input.image_size, max(useful, _SMALLEST_DEFAULT, image_input.min_image_size))
+    least = max(useful, _SMALLEST_DEFAULT, image_input.min_image_size)
+    return min(image_input.image_size, math.ceil(least / image_input.multiple_of) * image_input.multiple_of)

@@ -141,8 +141,8 @@ class ZooEntry(Record):
     `params` counts the backbone without its classification top, BatchNorm's statistics included, as Keras's
     summary does. `verified` says that these weights were
     loaded and their answers compared with known ones; where they were not, only the architecture was built.
-    `pooling` is what a head reads of a backbone for pictures unless it is told otherwise: the average over the
-    map, or the class token.
+    `pooling` is what a head reads of a backbone for pictures unless it is told otherwise: the average over
+    the map, or the class token.
     `mirrors` are further places of the same weights, tried in order where `source` cannot be had.
     `notes` say what had to be assumed where an entry was worked out from the weights themselves.
     """

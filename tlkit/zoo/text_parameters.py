@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-Arguments = Mapping[str, str | int | float | bool]
+Arguments = Mapping[str, Any]
 
 
 def count_parameters(family: str, arguments: Arguments, *, pooler: bool) -> int:
