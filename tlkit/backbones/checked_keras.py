@@ -61,7 +61,7 @@ def load_checked_weights(model: keras.Model, path: Path) -> None:
 def check_preset_file(path: Path) -> None:
     """Refuse a config or weights of a KerasHub preset that are more than that. Raises FetchError."""
     if path.suffix == ".json":
-        check_config(_parsed(path.read_bytes(), str(path)), str(path))
+        check_config(_json(path.read_bytes(), str(path)), str(path))
     elif path.suffix == ".h5":
         check_h5(path, str(path))
 
@@ -100,6 +100,13 @@ def _check_keras_archive(path: Path, custom_objects: Mapping[str, Any] | None) -
                 check_h5(io.BytesIO(archive.read(name)), f"{name} in {path}")
 
 
+def _json(text: str | bytes, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FetchError(f"{where} has a config that cannot be read as JSON: {first_line(error)}") from error
+
+
 def _h5_config(path: Path) -> dict[str, Any]:
     with h5py.File(path, "r") as file:
         text = file.attrs.get("model_config")
@@ -109,10 +116,7 @@ def _h5_config(path: Path) -> dict[str, Any]:
 
 
 def _parsed(text: str | bytes, where: str) -> dict[str, Any]:
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FetchError(f"{where} has a config that cannot be read as JSON: {first_line(error)}") from error
+    config = _json(text, where)
     if not isinstance(config, dict):
         raise FetchError(f"{where} has a config that is no mapping, but {type(config).__name__}")
     return config

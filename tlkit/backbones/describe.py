@@ -97,7 +97,8 @@ def _describe_file(
             f"{path} holds weights alone: say of what, by an entry in a zoo file with a constructor "
             "(see: tlkit zoo info) and source: {kind: file, path: …}, or save the whole model as .keras"
         )
-    part = load_keras_file(path, output=source.output)
+    with zoo.open_copy(path, pinned.sha256) as copy:
+        part = load_keras_file(copy, output=source.output)
     return describe_keras_model(part, name, pinned, scaling=scaling, image_size=image_size)
 
 

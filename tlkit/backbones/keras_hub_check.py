@@ -14,11 +14,11 @@ from tlkit.errors import FetchError
 
 @contextmanager
 def checked_presets() -> Iterator[None]:
-    """Inside, KerasHub raises FetchError for a preset whose configs hold more than layers (see `check_config`),
+    """Inside, KerasHub raises FetchError for a preset whose configs hold more than layers (`check_config`),
     whose weights refer elsewhere (`check_h5`), or that names a file outside its folder."""
     import_keras_hub()
-    # Private, but the one place that configs and weights go through: a folder, Kaggle, Hugging Face. Tried with
-    # KerasHub 0.32.0.
+    # Private, but the one place that configs and weights go through: a folder's, Kaggle's, Hugging Face's.
+    # Tried with KerasHub 0.32.0.
     from keras_hub.src.utils import preset_utils
 
     get_file: Any = preset_utils.get_file

@@ -17,6 +17,8 @@ _MAGIC = {
 
 def what_it_is(path: Path) -> str:
     """A few words for the file at `path`, to follow "is". Raises OSError where it cannot be read."""
+    if path.is_dir():
+        return "a folder"
     with path.open("rb") as file:
         head = file.read(64)
         file.seek(0)
