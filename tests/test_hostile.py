@@ -4,6 +4,7 @@ Every maker gives what a user would do with its file, and what the refusal must 
 folder that `Trap` names; the test looks whether it is there, and whether anything else was written elsewhere.
 """
 
+import json
 import pickle
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 import yaml
 
+import tlkit
 from tlkit import zoo
+from tlkit.backbones import import_keras_hub
 from tlkit.backbones.checked_keras import load_checked_model
+from tlkit.backbones.keras_file import load_keras_file
 from tlkit.config import load_config
 from tlkit.errors import FetchError, TlkitError
 from tlkit.zoo import archive
@@ -146,3 +150,36 @@ def test_names_with_html_stay_text_in_a_notebook():
     tags = Tags()
     tags.feed(run._repr_html_())
     assert set(tags.found) == {"table", "tr", "th", "td"}
+
+
+# -- the same through the doors that people use
+
+
+def test_a_hostile_keras_file_is_refused_as_a_backbone(tmp_path):
+    path = keras_file(tmp_path, sequential(code_layer(Trap(tmp_path))))
+    with pytest.raises(FetchError, match=r"m\.keras was refused: its config holds a Lambda layer"):
+        tlkit.load_backbone(str(path))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_file_of_pickled_numbers_is_refused_as_a_backbone(tmp_path):
+    np.save(tmp_path / "w.npy", np.array([Trap(tmp_path)], object), allow_pickle=True)
+    with pytest.raises(TlkitError, match="a numpy file of Python objects, which is a pickle"):
+        load_keras_file(tmp_path / "w.npy")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_hostile_preset_is_refused_as_a_backbone(tmp_path):
+    keras_hub = import_keras_hub()
+    encoder = keras_hub.models.BertBackbone(
+        vocabulary_size=9, num_layers=1, num_heads=1, hidden_dim=4, intermediate_dim=4, max_sequence_length=8
+    )
+    encoder.save_to_preset(tmp_path / "good")
+    reference = f"keras_hub:{tmp_path / 'good'}"
+    config = tmp_path / "good" / "config.json"
+    content = json.loads(config.read_text())
+    content["config"]["name"] = code_layer(Trap(tmp_path))
+    config.write_text(json.dumps(content))
+    with pytest.raises(FetchError, match="its config holds a Lambda layer"):
+        tlkit.load_backbone(reference)
+    assert not (tmp_path / "executed").exists()
