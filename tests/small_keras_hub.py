@@ -51,7 +51,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "stackwise_strides": [1, 2, 2],
         "stackwise_squeeze_and_excite_ratios": [0, 0, 0.25],
         "stackwise_block_types": ["cba", "fused", "unfused"],
-        "num_features": 32,
     },
     "HGNetV2Backbone": {
         "depths": [1, 1],

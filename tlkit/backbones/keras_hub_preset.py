@@ -92,8 +92,8 @@ def scaling_of(converter: Any) -> Scaling:
 
 
 def _agree(one: Scaling, other: Scaling) -> bool:
-    numbers = [[*scaling.mean, *scaling.std] for scaling in (one, other)]
-    return bool(np.allclose(*numbers, rtol=1e-3, atol=1e-2))
+    ours, theirs = ([*scaling.mean, *scaling.std] for scaling in (one, other))
+    return bool(np.allclose(ours, theirs, rtol=1e-3, atol=1e-2))
 
 
 def preset_vocabulary(preset: str, files: tuple[str, ...]) -> Path:

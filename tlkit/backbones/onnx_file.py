@@ -19,7 +19,11 @@ from tlkit.errors import FetchError
 
 Array = npt.NDArray[np.float32]
 
-_FLOATS = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}  # of TensorProto.DataType
+_FLOATS: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<f4"),
+    10: np.dtype("<f2"),
+    11: np.dtype("<f8"),
+}  # of TensorProto.DataType
 _EXTERNAL = 1
 _Field = descriptor_pb2.FieldDescriptorProto
 # Numbers and types of the fields as onnx.proto defines them.

@@ -138,7 +138,8 @@ def resizing_matrix(given: int, wanted: int, antialias: bool) -> npt.NDArray[np.
             np.add.at(matrix, (np.arange(wanted), np.clip(first + offset, 0, given - 1)), weights)
         return matrix.astype("float32")
     weights = _cubic((np.arange(given)[None, :] - centers[:, None]) / max(scale, 1.0), -0.5)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights.astype("float32")
 
 
 def _cubic(distance: npt.NDArray[np.float64], a: float) -> npt.NDArray[np.float64]:
