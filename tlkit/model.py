@@ -9,18 +9,24 @@ import keras
 from tlkit.backbones import Backbone
 from tlkit.errors import ConfigError
 from tlkit.heads import Head
+from tlkit.heads.pooling import pool
 
 
-def build_model(backbone: Backbone, head: Head, *, windows: bool = False, words: bool = False) -> keras.Model:
+def build_model(
+    backbone: Backbone, head: Head, *, windows: bool = False, words: bool = False, pairs: bool = False
+) -> keras.Model:
     """Attach a head to a backbone.
 
     The backbone stays one nested model, so that it can be taken out again and cut at its layer groups.
 
     Args:
-        backbone: Gives a feature map float32 (N, h, w, C), or the outputs for every token of a text.
+        backbone: Gives a feature map float32 (N, h, w, C) or vectors (N, C) of pictures, or the outputs for
+            every token of a text.
         head: Gives logits (N, classes), values (N, targets), or what its task says.
         windows: A text comes as several windows, int32 (N, windows, T); the outputs are the means over them.
         words: There is the further input `word_starts`, int32 (N, W), for a head that answers for every word.
+        pairs: There is the further input `text_b`, strings (N,), of a backbone that takes strings; others
+            take a pair as one text.
 
     Returns:
         A functional model from the backbone's inputs to the head's outputs, not compiled.
@@ -30,7 +36,10 @@ def build_model(backbone: Backbone, head: Head, *, windows: bool = False, words:
     """
     if backbone.entry.modality == "image":
         inputs: Any = keras.Input(backbone.model.input_shape[1:], name="inputs")
-        outputs = head.attach({"map": backbone.model(inputs)})
+        given = backbone.model(inputs)
+        outputs = head.attach({"map" if len(given.shape) == 4 else "pooled": given})
+    elif "text" in backbone.model.input:
+        inputs, outputs = _build_strings(backbone, head, pairs)
     else:
         inputs, outputs = _build_text(backbone, head, windows, words)
     fits = head.n_outputs in (None, outputs.shape[-1])  # vectors are as wide as they are
@@ -59,6 +68,20 @@ def _build_text(backbone: Backbone, head: Head, windows: bool, words: bool) -> t
     if windows:
         outputs = MeanOverWindows(name="windows_mean")([outputs, inputs["padding_mask"]])
     return inputs, outputs
+
+
+def _build_strings(backbone: Backbone, head: Head, pairs: bool) -> tuple[Any, Any]:
+    names = ("text", "text_b") if pairs else ("text",)
+    inputs = {name: keras.Input((), dtype="string", name=name) for name in names}
+    given = [dict(backbone.model({"text": text})) for text in inputs.values()]
+    if not pairs:
+        return inputs, head.attach(given[0])
+    # Two vectors, what differs, and what is alike: Reimers and Gurevych, arXiv:1908.10084, and Mou et al.,
+    # arXiv:1512.08422. Such a backbone reads one text at a time.
+    first, second = (pool(features, "cls" if "pooled" in features else "mean") for features in given)
+    apart = keras.ops.abs(first - second)
+    joined = keras.layers.Concatenate(name="pair_vectors")([first, second, apart, first * second])
+    return inputs, head.attach({"pooled": joined})
 
 
 @keras.saving.register_keras_serializable("tlkit")

@@ -140,7 +140,7 @@ def encode_texts(
     Without, it is returned as it came.
     """
     counts = _count_tokens(texts, preprocessing)
-    if fit_length:
+    if fit_length and not preprocessing.takes_strings:
         length = default_sequence_length(preprocessing.input, counts[texts.splits == "train"].tolist())
         buckets = bucket_sizes(length) if preprocessing.buckets else ()
         preprocessing = replace(preprocessing, sequence_length=length, buckets=buckets)

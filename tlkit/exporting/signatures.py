@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tlkit.backbones import saved_model_layers
+
 Tensors = dict[str, tf.Tensor]
 
 
@@ -64,6 +66,8 @@ def make_module(model: keras.Model, interface: Interface) -> tuple[tf.Module, di
     # The bare variables: the Keras object would be saved with its training state and its own functions.
     module.model_variables = [variable.value for variable in model.variables]
     module.trackables = list(interface.trackables)
+    # The tables of a SavedModel in the model, which its functions look into.
+    module.saved_models = [layer.opened.endpoint.owner for layer in saved_model_layers(model)]
     module.functions = {name: signature.trace() for name, signature in interface.signatures.items()}
     return module, {name: function.get_concrete_function() for name, function in module.functions.items()}
 

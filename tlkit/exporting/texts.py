@@ -213,6 +213,9 @@ SPLITTER = (
 
 def _describe(preprocessing: TextPreprocessing) -> dict[str, Any]:
     facts = preprocessing.input.tokenizer
+    if preprocessing.takes_strings:
+        normalization = preprocessing.normalization.model_dump(mode="json")
+        return {"normalization": normalization, "tokenizer": {"kind": "the backbone's own"}}
     described: dict[str, Any] = {
         "normalization": preprocessing.normalization.model_dump(mode="json"),
         "tokenizer": {"kind": facts.kind, "vocabulary_size": preprocessing.tokenizer.vocabulary_size},

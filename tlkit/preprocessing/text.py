@@ -44,6 +44,8 @@ _CHARACTERS_PER_TOKEN = 256
 class TextPreprocessing:
     """Strings → sample (normalised strings) → model inputs (int32), all in the graph.
 
+    A backbone that takes strings itself gets the samples: `text`, strings (N,), and for `pair` `text_b`, too.
+
     `sequence_length` in tokens, special ones included; `buckets` are the lengths that a batch may be padded
     to, ascending, the last one `sequence_length`; without them it is padded to its longest text. A backbone
     that has no mask always gets `sequence_length`. `augmentation` changes training samples. `clean` is
@@ -65,6 +67,11 @@ class TextPreprocessing:
     def trackables(self) -> list[Any]:
         """What a `tf.Module` must hold so that a graph with `from_raw` in it can be saved."""
         return self.tokenizer.trackables
+
+    @property
+    def takes_strings(self) -> bool:
+        """Whether the backbone takes strings itself."""
+        return self.tokenizer.facts.kind == "strings"
 
     @property
     def of_single_texts(self) -> TextPreprocessing:
@@ -99,6 +106,8 @@ class TextPreprocessing:
         (N, windows, T). `tokens` adds word_starts, int32 (N, W): the place in T of each word's first token,
         −1 where there is no word or where it was cut off.
         """
+        if self.takes_strings:
+            return self._pass_on(samples)
         if self.task == "pair":
             inputs = self._encode_pairs(samples)
         elif self.task == "tokens":
@@ -128,6 +137,11 @@ class TextPreprocessing:
         if self.task == "embed":
             return tf.reduce_max(tf.reshape(lengths, [-1, 2]), axis=1) + 2
         return lengths + 2
+
+    def _pass_on(self, texts: tf.Tensor) -> Inputs:
+        if self.task == "pair":
+            return {"text": texts[:, 0], "text_b": texts[:, 1]}
+        return {"text": tf.reshape(texts, [-1])}
 
     def _encode_texts(self, texts: tf.Tensor) -> Inputs:
         room = self.sequence_length - 2
@@ -201,6 +215,8 @@ def make_text_preprocessing(
     Raises ConfigError where the config asks for more than the backbone takes, or for windows of a task that
     has none.
     """
+    if text_input.tokenizer.kind == "strings":
+        return _make_for_strings(text_input, spec, tokenizer, task, augmentation, clean)
     length = spec.sequence_length or sequence_length or min(text_input.sequence_length, _LONGEST_DEFAULT)
     if length > text_input.sequence_length:
         raise ConfigError(
@@ -225,6 +241,29 @@ def make_text_preprocessing(
         augmentation,
         clean,
         spec.max_windows,
+    )
+
+
+def _make_for_strings(
+    text_input: TextInput,
+    spec: PreprocessingConfig,
+    tokenizer: Tokenizer,
+    task: Task,
+    augmentation: TextAugment | None,
+    clean: Cleaner | None,
+) -> TextPreprocessing:
+    length = text_input.sequence_length
+    if task == "tokens":
+        raise ConfigError(
+            "task: 'tokens' needs a backbone that answers for every word; this one takes texts as strings."
+        )
+    if spec.sequence_length not in (None, length) or spec.long_texts != "head":
+        raise ConfigError(
+            "preprocessing.sequence_length and long_texts: this backbone takes strings and cuts them itself. "
+            "Leave them out."
+        )
+    return TextPreprocessing(
+        tokenizer, text_input, length, task, "head", spec.normalize, (), augmentation, clean
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import keras
 
+from tlkit.backbones import is_batch_norm
 from tlkit.errors import FrozenWeightsMoved
 from tlkit.freezing import LayerGroup
 from tlkit.plans import Stage
@@ -34,7 +35,7 @@ def apply_freeze(
     n_frozen = len(groups) - stage.n_trained(len(groups))
     for index, group in enumerate(groups):
         for layer in group.layers:
-            keep_norm = batch_norm == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
+            keep_norm = batch_norm == "frozen" and is_batch_norm(layer)
             layer.trainable = index >= n_frozen and not keep_norm
 
 
@@ -47,7 +48,7 @@ def frozen_weights(
         weight
         for index, group in enumerate(groups)
         for layer in group.layers
-        if index < n_frozen or (batch_norm == "frozen" and isinstance(layer, keras.layers.BatchNormalization))
+        if index < n_frozen or (batch_norm == "frozen" and is_batch_norm(layer))
         for weight in layer.weights
     ]
 

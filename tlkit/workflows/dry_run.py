@@ -94,4 +94,5 @@ def time_stage(run: Trainable, stage: Stage) -> float:
 
 
 def _params(layers: Any) -> int:
-    return sum(int(np.prod(weight.shape)) for layer in layers for weight in layer.weights)
+    weights = {id(weight): weight for layer in layers for weight in layer.weights}  # a layer's and its parts'
+    return sum(int(np.prod(weight.shape)) for weight in weights.values())

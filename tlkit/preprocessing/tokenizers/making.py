@@ -9,6 +9,7 @@ from pathlib import Path
 from tlkit.errors import DataError
 from tlkit.preprocessing.tokenizers.bytepair import make_bytepair
 from tlkit.preprocessing.tokenizers.sentencepiece import make_sentencepiece
+from tlkit.preprocessing.tokenizers.strings import make_strings
 from tlkit.preprocessing.tokenizers.tokenizer import FACTS_FILE, Tokenizer
 from tlkit.preprocessing.tokenizers.wordpiece import make_wordpiece
 from tlkit.preprocessing.tokenizers.words import make_words
@@ -18,6 +19,7 @@ TOKENIZERS: dict[str, Callable[[TokenizerFacts, Path], Tokenizer]] = {
     "wordpiece": make_wordpiece,
     "bytepair": make_bytepair,
     "sentencepiece": make_sentencepiece,
+    "strings": make_strings,
     "words": make_words,
 }
 

@@ -1,0 +1,523 @@
+"""SavedModels as backbones: adopted, frozen, trained, regularised, saved and refused as they should be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tlkit.backbones import Backbone, load, saved_model_layers
+from tlkit.backbones.saved_model import describe_saved_model, load_saved_model
+from tlkit.backbones.saved_model_fetch import fetch_saved_model
+from tlkit.backbones.saved_model_layer import SavedModelLayer, saved_model_objects
+from tlkit.backbones.saved_model_open import open_saved_model
+from tlkit.errors import ConfigError, FetchError
+from tlkit.plans import Stage
+from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
+from tlkit.training.training_model import TrainingModel
+from tlkit.zoo.entry import ImageInput, TensorInput, TextInput
+from tlkit.zoo.source import HubSource
+
+from saved_models import (
+    L2,
+    TextModule,
+    TextPreprocessor,
+    fit,
+    pictures,
+    save_reusable,
+    save_signature,
+    save_tf1,
+    save_with_operation,
+    small_cnn,
+    small_text_encoder,
+    with_head,
+    write_vocabulary,
+)
+
+KINDS = {"reusable": save_reusable, "signature": save_signature}
+
+
+def source(path: Path, **fields: Any) -> HubSource:
+    return HubSource(kind="hub", handle=str(path), **fields)
+
+
+def backbone_of(path: Path, **options: Any) -> Backbone:
+    return load_saved_model(describe_saved_model(source(path), "small"), **options)
+
+
+def answers_of(backbone: Backbone, x: Any) -> np.ndarray:
+    return np.asarray(backbone.model(x, training=False))
+
+
+@pytest.fixture(scope="module")
+def cnn() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    model = small_cnn()
+    for weight in model.weights:  # statistics that are not those of a new BatchNorm
+        weight.assign(np.random.default_rng(0).normal(0.3, 0.2, weight.shape) ** 2 + 0.05)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folders(cnn: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("saved_models")
+    saved = {name: save(cnn, folder / name) for name, save in KINDS.items()}
+    saved["plain"] = save_reusable(cnn, folder / "plain", lists=False)
+    saved["tf1"] = save_tf1(folder / "tf1")
+    return saved
+
+
+@pytest.mark.parametrize("kind", ["reusable", "signature", "plain"])
+def test_answers_are_those_of_the_model_that_was_saved(kind, cnn, folders):
+    backbone = backbone_of(folders[kind])
+    np.testing.assert_allclose(answers_of(backbone, pictures()), cnn(pictures(), training=False), atol=1e-5)
+    assert list(backbone.features) == ["map"]
+    assert backbone.features["map"].shape[-1] == 8
+    assert backbone.model.count_params() == cnn.count_params() == backbone.entry.params
+
+
+@pytest.mark.parametrize("kind", ["reusable", "signature", "plain"])
+def test_gradients_reach_every_trainable_variable(kind, cnn, folders):
+    model = backbone_of(folders[kind]).model
+    assert len(model.trainable_variables) == len(cnn.trainable_variables) == 6
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model(pictures(), training=True)))
+    assert all(each is not None for each in tape.gradient(loss, [v.value for v in model.trainable_variables]))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("kind", ["reusable", "signature", "plain"])
+def test_fine_tuning_lowers_the_loss_and_moves_the_saved_models_own_variables(kind, optimizer, folders):
+    backbone = backbone_of(folders[kind])
+    model, _, _ = with_head(backbone, batch_norm="train")
+    layer = saved_model_layers(model)[0]
+    before = [each.numpy() for each in layer.opened.endpoint.trainable]
+    losses = fit(model, pictures(), np.arange(8) % 2, optimizer, epochs=8)
+    assert losses[-1] < losses[0]
+    after = layer.opened.endpoint.trainable
+    assert all(not np.array_equal(one, other.numpy()) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["reusable", "signature"])
+def test_a_frozen_saved_model_stays_bit_identical(kind, folders):
+    model, groups, stage = with_head(backbone_of(folders[kind]), train="head")
+    frozen = frozen_weights(groups, stage)
+    before = hash_weights(frozen)
+    assert len(before) == 10
+    fit(model, pictures(), np.arange(8) % 2)
+    check_unchanged(before, frozen, "stage")
+    layer = saved_model_layers(model)[0]
+    assert {each.value is variable for each in layer.weights for variable in layer.opened.endpoint.variables}
+    assert hash_weights(layer.weights) == {name: before[name] for name in hash_weights(layer.weights)}
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_batch_norm_of_a_reusable_one_moves_only_where_it_is_trained(batch_norm, folders):
+    model, groups, stage = with_head(backbone_of(folders["reusable"]), batch_norm=batch_norm)
+    layer = saved_model_layers(model)[0]
+    norm = layer.batch_norm
+    assert len(norm.weights) == 8
+    before = [each.numpy() for each in norm.weights]
+    others = [each.numpy() for each in layer.adopted]
+    fit(model, pictures(), np.arange(8) % 2)
+    moved = [not np.array_equal(one, other.numpy()) for one, other in zip(before, norm.weights, strict=True)]
+    assert all(moved) if batch_norm == "train" else not any(moved)
+    assert all(not np.array_equal(one, two.numpy()) for one, two in zip(others, layer.adopted, strict=True))
+    assert len(frozen_weights(groups, stage, batch_norm)) == (8 if batch_norm == "frozen" else 0)
+
+
+def test_batch_norm_does_not_move_while_the_layer_is_evaluated(folders):
+    model = backbone_of(folders["reusable"]).model
+    before = [each.numpy() for each in model.weights]
+    model(pictures(), training=False)
+    model.trainable = False
+    model(pictures(), training=True)
+    for one, other in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(one, other.numpy())
+
+
+def test_l2_terms_are_counted_once_and_only_while_trained(cnn, tmp_path):
+    kernels = [cnn.get_layer("block1_conv").kernel, cnn.get_layer("block2_conv").kernel]
+    backbone = backbone_of(save_reusable(cnn, tmp_path / "l2", l2=kernels))
+    expected = sum(L2 * float(np.sum(np.square(each.numpy()))) for each in kernels)
+    model, groups, _ = with_head(backbone)
+    model(pictures())
+    model(pictures())  # called again: not counted again
+    assert sum(float(each) for each in model.losses) == pytest.approx(expected, rel=1e-6)
+    twice = keras.Input((16, 16, 3))
+    both = keras.Model(twice, backbone.model(backbone.model(twice)[:, :1, :1, :3] + twice))
+    assert sum(float(each) for each in both.losses) == pytest.approx(expected, rel=1e-6)
+    training = TrainingModel(model.input, model.output)
+    training.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    total = training.evaluate(pictures(), np.arange(8) % 2, verbose=0)
+    logits = model(pictures())
+    plain = float(
+        keras.ops.mean(keras.losses.sparse_categorical_crossentropy(np.arange(8) % 2, logits, True))
+    )
+    assert total == pytest.approx(plain + expected, rel=1e-4)
+    apply_freeze(model, groups, Stage("head", "head", 1, 1e-2))
+    assert sum(float(each) for each in model.losses) == 0.0
+
+
+def test_dropout_is_active_only_in_training(tmp_path):
+    inputs = keras.Input((8,))
+    saved = keras.Model(inputs, keras.layers.Dropout(0.5)(keras.layers.Dense(64)(inputs)))
+    backbone = backbone_of(save_reusable(saved, tmp_path / "dropout"))
+    assert isinstance(backbone.entry.input, TensorInput)
+    x = {next(iter(backbone.entry.input.shapes)): tf.ones((2, 8))}
+    output = next(iter(backbone.features))
+    quiet, again = (backbone.model(x, training=False)[output] for _ in range(2))
+    np.testing.assert_array_equal(quiet, again)
+    assert float(tf.reduce_mean(tf.cast(backbone.model(x, training=True)[output] == 0, tf.float32))) > 0.2
+
+
+def test_weights_travel_in_a_weights_file(folders, tmp_path):
+    one, other = (backbone_of(folders["reusable"]).model for _ in range(2))
+    for weight in one.weights:
+        weight.assign(weight + 1)
+    one.save_weights(tmp_path / "all.weights.h5")
+    other.load_weights(tmp_path / "all.weights.h5")
+    np.testing.assert_allclose(one(pictures()), other(pictures()), atol=1e-6)
+
+
+def test_a_keras_file_opens_again_beside_its_saved_model_and_nowhere_else(folders, tmp_path):
+    backbone = backbone_of(folders["reusable"])
+    backbone.model.trainable_weights[0].assign_add(tf.ones(backbone.model.trainable_weights[0].shape))
+    backbone.model.save(tmp_path / "model.keras")
+    with pytest.raises(TypeError, match="Could not locate class 'SavedModelLayer'"):
+        keras.saving.load_model(tmp_path / "model.keras")
+    layer = saved_model_layers(backbone.model)[0]
+    (tmp_path / "run").mkdir()
+    layer.opened.folder.rename(tmp_path / "run" / layer.name)
+    objects = saved_model_objects(tmp_path / "run")
+    again = keras.saving.load_model(tmp_path / "model.keras", custom_objects=objects)
+    np.testing.assert_allclose(again(pictures()), backbone.model(pictures()), atol=1e-6)
+    assert isinstance(saved_model_layers(again)[0], SavedModelLayer)
+    (tmp_path / "run" / layer.name / "variables" / "more").write_text("changed")
+    with pytest.raises(FetchError, match="is another one, or was damaged"):
+        keras.saving.load_model(tmp_path / "model.keras", custom_objects=objects)
+
+
+def test_what_is_described(folders):
+    entry = describe_saved_model(source(folders["reusable"]), "small")
+    assert entry.modality == "image"
+    assert isinstance(entry.input, ImageInput)
+    assert (entry.input.image_size, entry.input.min_image_size) == (16, 16)
+    assert entry.input.scaling.std == (255.0, 255.0, 255.0)
+    assert entry.layer_groups == {"saved_model": "saved_model"}
+    assert len(entry.source.sha256) == 64
+    with pytest.raises(ConfigError, match="takes 16 pixels only"):
+        load_saved_model(entry, image_size=32)
+    other = entry.model_copy(update={"source": source(folders["reusable"], sha256="0" * 64)})
+    with pytest.raises(FetchError, match="sha256"):
+        load_saved_model(other)
+
+
+def test_pictures_of_any_size(tmp_path):
+    backbone = backbone_of(save_signature(small_cnn(None), tmp_path / "any"), image_size=24)
+    assert backbone.entry.input.image_size == 224
+    assert backbone.model(pictures(2, 24)).shape == (2, 6, 6, 8)
+
+
+def test_an_output_of_several_is_named(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    outputs = {name: keras.layers.Conv2D(4, 1, name=name)(inputs) for name in ("low", "high")}
+    path = save_reusable(keras.Model(inputs, outputs), tmp_path / "several")
+    with pytest.raises(ConfigError, match="gives several outputs: .*low.*output=NAME"):
+        describe_saved_model(source(path), "several")
+    backbone = load_saved_model(describe_saved_model(source(path, output="high"), "several"))
+    assert backbone.model.output.shape == (None, 8, 8, 4)
+    assert len(backbone.model.trainable_weights) == 2  # the other output's are not trained
+    assert len(backbone.model.weights) == 4
+
+
+def test_vectors_of_pictures_are_a_backbone(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(inputs)))
+    backbone = backbone_of(save_signature(model, tmp_path / "vectors"))
+    assert list(backbone.features) == ["pooled"]
+    model, _, _ = with_head(backbone)
+    losses = fit(model, pictures(8, 8), np.arange(8) % 2)
+    assert losses[-1] < losses[0]
+
+
+def test_a_fixed_batch_size_is_refused(tmp_path):
+    model = tf.Module()
+    model.weight = tf.Variable(tf.ones((3, 2)))
+    model.__call__ = tf.function(
+        lambda x: tf.reduce_mean(x, (1, 2)) @ model.weight,
+        input_signature=[tf.TensorSpec((1, 8, 8, 3), tf.float32)],
+    )
+    tf.saved_model.save(model, str(tmp_path / "one"))
+    with pytest.raises(ConfigError, match="batches of 1 only"):
+        describe_saved_model(source(tmp_path / "one"), "one")
+
+
+def test_a_saved_model_without_variables_or_calls_is_refused(tmp_path):
+    empty = tf.Module()
+    empty.weight = tf.Variable(1.0)
+    tf.saved_model.save(empty, str(tmp_path / "empty"))
+    with pytest.raises(ConfigError, match="neither be called nor has it a signature"):
+        describe_saved_model(source(tmp_path / "empty"), "empty")
+    constant = tf.Module()
+    constant.__call__ = tf.function(
+        lambda x: 2 * x, input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32)]
+    )
+    tf.saved_model.save(constant, str(tmp_path / "constant"))
+    with pytest.raises(ConfigError, match="holds no variables"):
+        describe_saved_model(source(tmp_path / "constant"), "constant")
+
+
+def test_the_format_of_tensorflow_1_gives_features_and_says_that_it_cannot_be_tuned(folders):
+    entry = describe_saved_model(source(folders["tf1"]), "old")
+    assert any("cannot be fine-tuned" in note for note in entry.notes)
+    backbone = load_saved_model(entry)
+    expected = np.repeat(pictures().mean(axis=(1, 2)).sum(axis=1, keepdims=True), 5, axis=1)
+    np.testing.assert_allclose(answers_of(backbone, pictures()), expected, atol=1e-5)
+    assert backbone.model.trainable_weights == []
+    assert not saved_model_layers(backbone.model)[0].fine_tunes
+    model, groups, stage = with_head(backbone, train="head")
+    before = hash_weights(frozen_weights(groups, stage))
+    losses = fit(model, pictures(), np.arange(8) % 2)
+    assert losses[-1] < losses[0]
+    check_unchanged(before, frozen_weights(groups, stage), "stage")
+
+
+# -- where they come from
+
+
+def test_an_archive_is_unpacked_once(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    archive = tmp_path / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(folders["reusable"], "model")
+    found = fetch_saved_model(source(archive))
+    assert found == fetch_saved_model(source(archive))
+    assert found.is_relative_to(tmp_path / "home")
+    assert backbone_of(archive).entry.modality == "image"
+
+
+def test_a_handle_needs_a_network_at_first_use_only(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TLKIT_OFFLINE", "1")
+    handle = HubSource(kind="hub", handle="https://tfhub.dev/google/nothing/1")
+    with pytest.raises(FetchError, match="TLKIT_OFFLINE forbids"):
+        fetch_saved_model(handle)
+    import hashlib
+    import shutil
+
+    kept = tmp_path / "home" / "hub" / hashlib.sha1(handle.handle.encode()).hexdigest()
+    shutil.copytree(folders["reusable"], kept)
+    assert fetch_saved_model(handle) == kept
+
+
+def test_a_handle_is_resolved_by_tensorflow_hub_into_the_cache_folder(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    script = (
+        "import sys, tensorflow_hub\n"
+        "from tensorflow_hub import compressed_module_resolver as resolver\n"
+        "archive = open(sys.argv[1], 'rb')\n"
+        "resolver.HttpCompressedFileResolver._call_urlopen = lambda self, request: archive\n"
+        "from tlkit.backbones.saved_model_fetch import fetch_saved_model\n"
+        "from tlkit.zoo.source import HubSource\n"
+        "print(fetch_saved_model(HubSource(kind='hub', handle='https://tfhub.dev/some/model/1')))\n"
+    )
+    archive = tmp_path / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(folders["reusable"], ".")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(archive)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path / "home" / "hub")
+
+
+def test_a_place_without_a_saved_model_is_named(tmp_path):
+    with pytest.raises(FetchError, match="There is no SavedModel at"):
+        fetch_saved_model(HubSource(kind="hub", handle=str(tmp_path / "nowhere")))
+    with pytest.raises(FetchError, match="no saved_model.pb"):
+        fetch_saved_model(source(tmp_path))
+
+
+# -- what is refused
+
+
+def _read(path: Path) -> Callable[[], Any]:
+    return lambda: tf.io.read_file(str(path))
+
+
+OPERATIONS: dict[str, Callable[[Path], Callable[[], Any]]] = {
+    "ReadFile": _read,
+    "WriteFile": lambda path: lambda: tf.raw_ops.WriteFile(filename=str(path), contents="x"),
+    "MatchingFiles": lambda path: lambda: tf.io.matching_files(str(path)),
+    "EagerPyFunc": lambda path: lambda: tf.py_function(lambda: 1.0, [], tf.float32),
+    "PyFunc": lambda path: lambda: tf.numpy_function(lambda: np.float32(1), [], tf.float32),
+    "TextLineDataset": lambda path: lambda: tf.data.TextLineDataset(str(path)).reduce(0, lambda n, _: n + 1),
+    "TFRecordDataset": lambda path: lambda: tf.data.TFRecordDataset(str(path)).reduce(0, lambda n, _: n + 1),
+    "SaveV2": lambda path: (
+        lambda: tf.raw_ops.SaveV2(
+            prefix=str(path), tensor_names=["a"], shape_and_slices=[""], tensors=[tf.ones(())]
+        )
+    ),
+    "RestoreV2": lambda path: (
+        lambda: tf.raw_ops.RestoreV2(
+            prefix=str(path), tensor_names=["a"], shape_and_slices=[""], dtypes=[tf.float32]
+        )
+    ),
+    "PrintV2 to a file": lambda path: lambda: tf.print("x", output_stream=f"file://{path}"),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_that_do_more_than_compute_are_refused_by_name(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    path = save_with_operation(tmp_path / "hostile", OPERATIONS[name](tmp_path / "file"))
+    with pytest.raises(FetchError, match=f"was refused: it holds {name}, .*--trust") as caught:
+        open_saved_model(path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "file").exists()
+    assert open_saved_model(path, trust=True).fine_tunes
+    open_saved_model(path)  # trusted by its hash from now on
+
+
+def test_operations_inside_a_branch_of_a_called_function_are_found(tmp_path):
+    @tf.function
+    def inner() -> tf.Tensor:
+        return tf.cond(tf.random.uniform(()) > 2, lambda: tf.io.read_file("/etc/hostname"), lambda: "")
+
+    path = save_with_operation(tmp_path / "nested", inner)
+    with pytest.raises(FetchError, match="it holds ReadFile,"):
+        open_saved_model(path)
+
+
+def test_a_table_filled_from_a_file_that_is_no_asset_is_refused(tmp_path):
+    vocabulary = write_vocabulary(tmp_path / "words.txt", ["a", "b"])
+
+    def fill() -> tf.Operation:
+        table = tf.raw_ops.HashTableV2(key_dtype=tf.string, value_dtype=tf.int64)
+        return tf.raw_ops.InitializeTableFromTextFileV2(
+            table_handle=table, filename=str(vocabulary), key_index=-2, value_index=-1
+        )
+
+    with pytest.raises(FetchError, match="InitializeTableFromTextFileV2 of a file that is no asset"):
+        open_saved_model(save_with_operation(tmp_path / "table", fill))
+
+
+def test_an_asset_outside_the_saved_model_is_refused(tmp_path):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    tf.saved_model.save(TextModule(write_vocabulary(tmp_path / "vocab.txt", ["a", "b"])), str(tmp_path / "m"))
+    proto = saved_model_pb2.SavedModel.FromString((tmp_path / "m" / "saved_model.pb").read_bytes())
+    proto.meta_graphs[0].asset_file_def[0].filename = "../../secret"
+    (tmp_path / "m" / "saved_model.pb").write_bytes(proto.SerializeToString())
+    with pytest.raises(FetchError, match="an asset outside its folder"):
+        open_saved_model(tmp_path / "m")
+
+
+def test_a_damaged_saved_model_is_one_line(folders, tmp_path):
+    import shutil
+
+    shutil.copytree(folders["reusable"], tmp_path / "damaged")
+    (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"\xff\xffnot a proto")
+    with pytest.raises(FetchError, match="damaged SavedModel") as caught:
+        open_saved_model(tmp_path / "damaged")
+    assert "\n" not in str(caught.value)
+    shutil.copytree(folders["reusable"], tmp_path / "empty")
+    next((tmp_path / "empty" / "variables").glob("*.index")).unlink()
+    with pytest.raises(FetchError, match="cannot be loaded"):
+        open_saved_model(tmp_path / "empty")
+
+
+# -- texts
+
+
+WORDS = ["the", "a", "cat", "dog", "sat", "ran", "good", "bad"]
+
+
+@pytest.fixture(scope="module")
+def text_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("text_models")
+    vocabulary = write_vocabulary(folder / "words.txt", WORDS)
+    tf.saved_model.save(TextModule(vocabulary), str(folder / "strings"))
+    tf.saved_model.save(TextPreprocessor(vocabulary), str(folder / "before"))
+    keras.utils.set_random_seed(3)
+    save_reusable(small_text_encoder(), folder / "encoder")
+    return {name: folder / name for name in ("strings", "before", "encoder")}
+
+
+def text_entry(folders: dict[str, Path]) -> Any:
+    """The encoder with its preprocessing."""
+    entry = describe_saved_model(source(folders["encoder"]), "encoder")
+    takes = TextInput.model_validate(
+        {
+            "sequence_length": 12,
+            "tokenizer": {"kind": "strings"},
+            "preprocessing": {"kind": "hub", "handle": str(folders["before"])},
+        }
+    )
+    return entry.model_copy(update={"modality": "text", "input": takes})
+
+
+def test_an_encoder_of_strings(text_folders):
+    entry = describe_saved_model(source(text_folders["strings"]), "strings")
+    assert entry.modality == "text"
+    assert entry.input.tokenizer.kind == "strings"
+    backbone = load_saved_model(entry)
+    assert list(backbone.features) == ["pooled"]
+    texts = tf.constant(["the cat sat", "", "unknown words"])
+    expected = tf.saved_model.load(str(text_folders["strings"]))(texts)
+    np.testing.assert_allclose(backbone.model({"text": texts})["pooled"], expected, atol=1e-6)
+    assert len(backbone.model.trainable_weights) == 1
+
+
+def test_an_encoder_with_its_preprocessing(text_folders):
+    backbone = load_saved_model(text_entry(text_folders))
+    assert set(backbone.features) == {"sequence", "pooled", "mask"}
+    assert backbone.entry.input.preprocessing.sha256 is not None
+    texts = tf.constant(["the cat sat", "a dog"])
+    tokens = tf.saved_model.load(str(text_folders["before"]))(texts)
+    expected = tf.saved_model.load(str(text_folders["encoder"]))(tokens, training=False)
+    given = backbone.model({"text": texts})
+    np.testing.assert_allclose(given["sequence"], expected["sequence_output"], atol=1e-6)
+    np.testing.assert_allclose(given["pooled"], expected["pooled_output"], atol=1e-6)
+    np.testing.assert_array_equal(given["mask"], tokens["input_mask"])
+
+
+def test_without_the_pooler_its_weights_are_not_trained(text_folders):
+    whole = load_saved_model(text_entry(text_folders))
+    bare = whole.for_head(False)
+    assert set(bare.features) == {"sequence", "mask"}
+    assert len(whole.model.trainable_weights) - len(bare.model.trainable_weights) == 2
+
+
+def test_tokens_without_a_vocabulary_are_other_tensors(text_folders):
+    entry = describe_saved_model(source(text_folders["encoder"]), "encoder")
+    assert entry.modality == "other"
+    assert set(entry.input.shapes) == {"input_word_ids", "input_mask"}
+    backbone = load_saved_model(entry)
+    assert set(backbone.model.output) == {"sequence_output", "pooled_output"}
+
+
+def test_tokens_with_a_vocabulary_are_for_tlkits_own_tokenizer(tmp_path):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
+    encoder = small_text_encoder(len(pieces))
+    path = save_reusable(encoder, tmp_path / "encoder")
+    (path / "assets").mkdir(exist_ok=True)
+    write_vocabulary(path / "assets" / "vocab.txt", pieces)
+    entry = describe_saved_model(source(path), "encoder")
+    assert entry.modality == "text"
+    assert entry.input.tokenizer.kind == "wordpiece"
+    backbone = load(entry, sequence_length=8)
+    ids = tf.constant([[2, 4, 6, 3, 0]])
+    mask = tf.constant([[1, 1, 1, 1, 0]])
+    expected = encoder({"input_word_ids": ids, "input_mask": mask})
+    given = backbone.model({"token_ids": ids, "padding_mask": mask})
+    np.testing.assert_allclose(given["sequence"], expected["sequence_output"], atol=1e-6)

@@ -1,0 +1,250 @@
+"""SavedModels as backbones: from what a source holds to a Keras model, and to the zoo entry of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from tlkit.backbones.backbone import Backbone
+from tlkit.backbones.features import image_features
+from tlkit.backbones.saved_model_describe import (
+    MASK_NAMES,
+    describe_input,
+    notes_of,
+    picture_size,
+    token_inputs,
+)
+from tlkit.backbones.saved_model_endpoint import Endpoint
+from tlkit.backbones.saved_model_fetch import fetch_saved_model
+from tlkit.backbones.saved_model_layer import SavedModelLayer
+from tlkit.backbones.saved_model_open import OpenedSavedModel, open_saved_model
+from tlkit.errors import ConfigError
+from tlkit.zoo.entry import ImageInput, TensorInput, TextInput, ZooEntry
+from tlkit.zoo.saved_model_files import FAMILY
+from tlkit.zoo.source import HubSource, Source
+
+LAYER = "saved_model"  # also the folder in a run
+PREPROCESSING_LAYER = "saved_model_preprocessing"
+VECTORS = ("default", "pooled_output", "pooled", "sentence_embedding", "output")
+SEQUENCES = ("sequence_output", "sequence", "last_hidden_state")
+
+
+def load_saved_model(entry: ZooEntry, *, image_size: int | None = None, trust: bool = False) -> Backbone:
+    """Load the SavedModel of an entry as a backbone, in the scope of the strategy that will train it.
+
+    Pictures: one tensor to one tensor, a feature map (N, h, w, C) or vectors (N, C); of tokens, their mean.
+    Texts: a dict with `text`, strings (N,), or with tokens, to a dict with `sequence`, `pooled` or both.
+    Others: a dict to a dict, by the names in the SavedModel. The backbone's entry has the hash of what was
+    loaded.
+
+    Raises FetchError (cannot be had, refused), ConfigError (does not fit the entry) and StorageError.
+    """
+    opened = open_saved_model(fetch_saved_model(entry), _pin(entry.source), trust=trust)
+    if not opened.endpoint.variables:
+        raise ConfigError(f"The SavedModel of {entry.name!r} holds no variables, so there is nothing to tune")
+    entry = _pinned(entry, opened.sha256)
+    takes = entry.input
+    if isinstance(takes, TextInput):
+        return _text_backbone(entry, takes, opened, trust)
+    model = (
+        _image_model(entry, takes, opened, image_size)
+        if isinstance(takes, ImageInput)
+        else _tensor_model(entry, opened)
+    )
+    features = image_features(model) if isinstance(takes, ImageInput) else dict(model.output)
+    return Backbone(entry.model_copy(update={"params": model.count_params()}), model, features)
+
+
+def describe_saved_model(source: Source, name: str, *, trust: bool = False) -> ZooEntry:
+    """The entry of a SavedModel, as far as it tells: what it takes, its parameters and its hash.
+
+    Pictures are taken to be wanted in 0 to 1, as TF Hub's are; the entry may say otherwise. The licence is
+    not in a SavedModel. Raises as `load_saved_model` does.
+    """
+    entry = ZooEntry(
+        name=name,
+        modality="other",
+        family=FAMILY,
+        source=source,
+        input=TensorInput(shapes={"unknown": (None,)}, dtypes={"unknown": "float32"}),
+        layer_groups={LAYER: LAYER},
+        params=1,
+        license="unknown",
+    )
+    opened = open_saved_model(fetch_saved_model(entry), _pin(source), trust=trust)
+    modality, takes = describe_input(opened)
+    entry = entry.model_copy(update={"modality": modality, "input": takes})
+    n_params = sum(int(each.shape.num_elements()) for each in opened.endpoint.variables)
+    if not n_params:
+        raise ConfigError(f"The SavedModel of {name!r} holds no variables, so there is nothing to tune")
+    if isinstance(takes, ImageInput):
+        _chosen_output(entry, opened.endpoint)  # now, not when it is used
+    return _pinned(
+        entry.model_copy(update={"params": n_params, "notes": notes_of(opened, takes)}), opened.sha256
+    )
+
+
+def _image_model(
+    entry: ZooEntry, takes: ImageInput, opened: OpenedSavedModel, image_size: int | None
+) -> keras.Model:
+    endpoint = opened.endpoint
+    fixed = picture_size(endpoint)
+    if fixed is False:
+        raise ConfigError(f"The SavedModel of {entry.name!r} does not take pictures: {_described(endpoint)}")
+    size = image_size or takes.image_size
+    if fixed is not None and size != fixed:
+        raise ConfigError(
+            f"image_size {size} does not fit {entry.name!r}: its SavedModel takes {fixed} pixels only"
+        )
+    name = _chosen_output(entry, endpoint)
+    inputs = keras.Input((size, size, 3), name="pictures")
+    given = SavedModelLayer(opened, outputs={"features": name}, name=LAYER)(inputs)["features"]
+    if len(given.shape) == 3:  # tokens (N, T, C)
+        given = keras.ops.mean(given, axis=1)
+    return keras.Model(inputs, given, name=entry.name)
+
+
+def _text_backbone(entry: ZooEntry, takes: TextInput, opened: OpenedSavedModel, trust: bool) -> Backbone:
+    features = _text_features(entry, opened.endpoint)
+    before: OpenedSavedModel | None = None
+    if takes.preprocessing is not None:
+        source = takes.preprocessing
+        before = open_saved_model(fetch_saved_model(source), source.sha256, trust=trust)
+        takes = takes.model_copy(update={"preprocessing": _with_hash(source, before.sha256)})
+        entry = entry.model_copy(update={"input": takes})
+
+    def build(chosen: dict[str, str]) -> Backbone:
+        layer = SavedModelLayer(opened, outputs=chosen, name=LAYER)
+        if takes.tokenizer.kind != "strings":
+            model = _token_model(entry, layer)
+        elif before is None:
+            text = keras.Input((), dtype="string", name="text")
+            model = keras.Model({"text": text}, layer(text), name=entry.name)
+        else:
+            model = _preprocessed_model(entry, layer, SavedModelLayer(before, name=PREPROCESSING_LAYER))
+        sized = entry.model_copy(update={"params": model.count_params()})
+        return Backbone(sized, model, dict(model.output), make_bare)
+
+    def make_bare() -> Backbone:
+        return build({name: output for name, output in features.items() if name != "pooled"})
+
+    return build(features)
+
+
+def _token_model(entry: ZooEntry, layer: SavedModelLayer) -> keras.Model:
+    names = token_inputs(layer.opened.endpoint)
+    if names is None:
+        raise ConfigError(
+            f"The SavedModel of {entry.name!r} takes no tokens: {_described(layer.opened.endpoint)}"
+        )
+    inputs = {own: keras.Input((None,), dtype="int32", name=own) for own in names}
+    return keras.Model(inputs, layer({name: inputs[own] for own, name in names.items()}), name=entry.name)
+
+
+def _preprocessed_model(entry: ZooEntry, layer: SavedModelLayer, before: SavedModelLayer) -> keras.Model:
+    needed = list(layer.opened.endpoint.inputs)
+    text = keras.Input((), dtype="string", name="text")
+    tokens = before(text)
+    if any(name not in tokens for name in needed):
+        raise ConfigError(
+            f"The preprocessing of {entry.name!r} gives {', '.join(tokens)}; its SavedModel takes "
+            f"{', '.join(needed)}"
+        )
+    outputs = dict(layer({name: tokens[name] for name in needed}))
+    mask = next((tokens[name] for name in MASK_NAMES if name in tokens), None)
+    if mask is not None and "sequence" in outputs:
+        outputs["mask"] = mask
+    return keras.Model({"text": text}, outputs, name=entry.name)
+
+
+def _tensor_model(entry: ZooEntry, opened: OpenedSavedModel) -> keras.Model:
+    endpoint = opened.endpoint
+    inputs = {
+        name: keras.Input(batch_shape=(None, *(spec.shape or (None,))[1:]), dtype=spec.dtype.name, name=name)
+        for name, spec in endpoint.inputs.items()
+    }
+    return keras.Model(inputs, SavedModelLayer(opened, name=LAYER)(inputs), name=entry.name)
+
+
+def _chosen_output(entry: ZooEntry, endpoint: Endpoint) -> str:
+    """The output that a backbone for pictures gives."""
+    wanted = entry.source.output if isinstance(entry.source, HubSource) else None
+    found = {
+        name: spec
+        for name, spec in endpoint.outputs.items()
+        if spec.dtype.is_floating and (spec.shape.rank is None or 2 <= spec.shape.rank <= 4)
+    }
+    if wanted is not None:
+        if wanted not in endpoint.outputs:
+            raise ConfigError(
+                f"The SavedModel of {entry.name!r} has no output {wanted!r}. It has: {_described(endpoint)}"
+            )
+        return wanted
+    if len(found) == 1 or "default" in found:
+        return "default" if "default" in found else next(iter(found))
+    for rank in (4, 2):
+        of_rank = [name for name, spec in found.items() if spec.shape.rank == rank]
+        if len(of_rank) == 1:
+            return of_rank[0]
+    raise ConfigError(
+        f"The SavedModel of {entry.name!r} gives several outputs: {_described(endpoint)}. "
+        "Name one: source.output in the entry, or hub:…#output=NAME"
+    )
+
+
+def _text_features(entry: ZooEntry, endpoint: Endpoint) -> dict[str, str]:
+    """`pooled` and `sequence`, where the SavedModel gives them."""
+    floats = {name: spec for name, spec in endpoint.outputs.items() if spec.dtype.is_floating}
+    by_rank = {rank: [name for name, spec in floats.items() if spec.shape.rank == rank] for rank in (2, 3)}
+    features = {
+        "sequence": _one_of(SEQUENCES, by_rank[3]),
+        "pooled": _one_of(VECTORS, by_rank[2]),
+    }
+    wanted = entry.source.output if isinstance(entry.source, HubSource) else None
+    if wanted is not None:
+        features = {
+            feature: wanted if wanted in by_rank[rank] else None
+            for feature, rank in (("sequence", 3), ("pooled", 2))
+        }
+    chosen = {feature: name for feature, name in features.items() if name is not None}
+    if not chosen:
+        raise ConfigError(
+            f"The SavedModel of {entry.name!r} gives no vectors of texts that are told apart: "
+            f"{_described(endpoint)}. Name one: source.output in the entry, or hub:…#output=NAME"
+        )
+    return chosen
+
+
+def _one_of(usual: tuple[str, ...], names: list[str]) -> str | None:
+    known = [name for name in usual if name in names]
+    if known:
+        return known[0]
+    return names[0] if len(names) == 1 else None
+
+
+def _described(endpoint: Endpoint) -> str:
+    def line(specs: Mapping[str, Any]) -> str:
+        return ", ".join(
+            f"{name} {spec.dtype.name}{list(spec.shape) if spec.shape.rank is not None else ''}"
+            for name, spec in specs.items()
+        )
+
+    return f"{line(endpoint.inputs)} → {line(endpoint.outputs)}"
+
+
+def _pinned(entry: ZooEntry, sha256: str) -> ZooEntry:
+    """The entry with the hash of what was loaded, where its source is for SavedModels alone."""
+    if not isinstance(entry.source, HubSource):
+        return entry
+    return entry.model_copy(update={"source": _with_hash(entry.source, sha256)})
+
+
+def _with_hash(source: HubSource, sha256: str) -> HubSource:
+    return source.model_copy(update={"sha256": sha256})
+
+
+def _pin(source: Source) -> str | None:
+    """The hash of the SavedModel's folder, where the source names it."""
+    return source.sha256 if isinstance(source, HubSource) else None

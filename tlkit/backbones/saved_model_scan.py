@@ -1,0 +1,225 @@
+"""What a SavedModel would do beside computing, found in its protos before it is loaded.
+
+A graph can read and write files and run Python functions of the process. Only what every SavedModel needs is
+excused: the functions that save and restore its variables, as long as nothing else calls them, and tables
+that are filled from the SavedModel's own asset files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+from tlkit.errors import FetchError
+from tlkit.zoo.saved_model_files import GRAPH_FILE
+
+# Whole names of operations that read or write files, run Python, or talk to other processes.
+DANGEROUS = re.compile(
+    r"ReadFile|WriteFile|MatchingFiles|WholeFileReader|(TextLine|FixedLengthRecord|TFRecord|LMDB)Reader|"
+    r"RecordInput|GenerateVocabRemapping|LoadAndRemapMatrix|"
+    r"(Experimental)?(TextLine|FixedLengthRecord|TFRecord|CSV|Sql|LMDB|MatchingFiles|Load|Save|Cache|"
+    r"Snapshot|SnapshotChunk|SnapshotNested|ListSnapshotChunks|DataService\w*)Dataset(Reader)?|"
+    r"\w*DatasetToTFRecord|DistributedSave|RegisterDataset|\w*PyFunc\w*|"
+    r"Save|SaveSlices|Restore|RestoreSlice|MergeV2Checkpoints|"
+    r"Create\w*Summary(File|Db)Writer|CreateSummary\w+|Write\w*Summary|ImportEvent|"
+    r"Debug\w+|InitializeTRTResource|SerializeTRTResource|CreateTRTResourceHandle|TRTEngineOp|"
+    r"Gcs\w+|BigQuery\w+|Bigtable\w+|Rpc\w*|TryRpc\w*|RemoteCall|RemoteFusedGraphExecute|FileSystem\w+|"
+    r"Collective\w+|ConfigureDistributedTPU"
+)
+_VERSION = re.compile(r"V\d+$")
+_SAVER = frozenset({"Save", "SaveSlices", "Restore", "RestoreSlice", "MergeV2Checkpoints"})
+_TABLE = "InitializeTableFromTextFile"
+_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_MAIN = ""  # the name of the graph that is no function
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is in a SavedModel.
+
+    `operations` are those that it should not have, `unknown_operations` those that TensorFlow itself does not
+    have, both sorted; `has_objects` is false for the format of TensorFlow 1, which has graphs without
+    objects; `tag_sets` are those of its graphs.
+    """
+
+    operations: tuple[str, ...]
+    unknown_operations: tuple[str, ...]
+    has_objects: bool
+    tag_sets: tuple[tuple[str, ...], ...]
+
+
+def scan_saved_model(folder: Path) -> Findings:
+    """Read the SavedModel in `folder` without loading it. Raises FetchError when it is damaged."""
+    proto = saved_model_pb2.SavedModel()
+    try:
+        proto.ParseFromString((folder / GRAPH_FILE).read_bytes())
+    except (DecodeError, OSError) as error:
+        raise FetchError(f"{folder} holds a damaged SavedModel: {' '.join(str(error).split())}") from error
+    if not proto.meta_graphs:
+        raise FetchError(f"{folder} holds a damaged SavedModel: there is no graph in it")
+    # With several graphs TensorFlow takes the way of its version 1, which has no objects.
+    has_objects = len(proto.meta_graphs) == 1 and proto.meta_graphs[0].HasField("object_graph_def")
+    graphs = [_Graph(graph, has_objects) for graph in proto.meta_graphs]
+    return Findings(
+        operations=tuple(sorted({name for graph in graphs for name in graph.dangerous()})),
+        unknown_operations=tuple(sorted({name for graph in graphs for name in graph.unknown()})),
+        has_objects=has_objects,
+        tag_sets=tuple(tuple(graph.meta_info_def.tags) for graph in proto.meta_graphs),
+    )
+
+
+def is_dangerous(operation: str) -> bool:
+    """Whether an operation of this name does more than to compute."""
+    return DANGEROUS.fullmatch(_VERSION.sub("", operation)) is not None
+
+
+class _Graph:
+    """One graph of a SavedModel with the functions in its library; `""` is the graph itself."""
+
+    def __init__(self, meta_graph: Any, has_objects: bool) -> None:
+        self.meta_graph = meta_graph
+        self.has_objects = has_objects
+        self.functions = {each.signature.name: each for each in meta_graph.graph_def.library.function}
+        self.nodes = {name: list(each.node_def) for name, each in self.functions.items()}
+        self.nodes[_MAIN] = list(meta_graph.graph_def.node)
+        self.by_name = {graph: {node.name: node for node in nodes} for graph, nodes in self.nodes.items()}
+
+    def dangerous(self) -> Iterator[str]:
+        for definition in self.meta_graph.asset_file_def:
+            parts = Path(definition.filename).parts
+            if ".." in parts or definition.filename.startswith(("/", "~")) or "://" in definition.filename:
+                yield f"an asset outside its folder ({definition.filename!r})"
+        for graph, nodes in self.nodes.items():
+            for node in nodes:
+                kind = _VERSION.sub("", node.op)
+                if kind in _SAVER and not self._runs(graph, node):
+                    continue
+                if kind == _TABLE and not self._is_asset(graph, node.input[1], frozenset()):
+                    yield f"{node.op} of a file that is no asset"
+                elif kind in ("DecodeProto", "EncodeProto") and not self._has_own_descriptors(node):
+                    yield f"{node.op} with descriptors of a file"
+                elif kind == "Print" and node.attr["output_stream"].s.startswith(b"file:"):
+                    yield f"{node.op} to a file"
+                elif is_dangerous(node.op):
+                    yield node.op
+
+    def unknown(self) -> Iterator[str]:
+        for nodes in self.nodes.values():
+            for node in nodes:
+                named = node.op in self.functions or node.op.startswith("_")
+                if not named and not hasattr(tf.raw_ops, node.op):
+                    yield node.op
+
+    def _has_own_descriptors(self, node: Any) -> bool:
+        return node.attr["descriptor_source"].s.startswith((b"bytes://", b"local://")) or not (
+            node.attr["descriptor_source"].s
+        )
+
+    # -- what saves and restores variables
+
+    def _runs(self, graph: str, node: Any) -> bool:
+        """Whether something else than the saver would run this node, of those that a saver has."""
+        if graph == _MAIN:
+            return not self.has_objects and (
+                node.name in self._computed
+                or (node.name in self._restored and not node.op.startswith("Restore"))
+            )
+        return graph in self._called
+
+    @cached_property
+    def _called(self) -> set[str]:
+        """The functions that run when the SavedModel is loaded or used. The loader for objects never runs the
+        main graph, where the functions that save and restore are called."""
+        waiting = list(self.meta_graph.object_graph_def.concrete_functions)
+        if not self.has_objects:
+            used = self._computed | self._restored
+            waiting += [name for node in self.nodes[_MAIN] if node.name in used for name in _references(node)]
+        called: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            if name not in called:
+                called.add(name)
+                waiting += [inner for node in self.nodes.get(name, ()) for inner in _references(node)]
+        return called
+
+    @cached_property
+    def _computed(self) -> set[str]:
+        """The nodes of the main graph that its signatures and its initialiser need."""
+        ends = [
+            tensor.name for each in self.meta_graph.signature_def.values() for tensor in each.outputs.values()
+        ]
+        for name in ("legacy_init_op", "saved_model_main_op"):
+            ends += list(self.meta_graph.collection_def[name].node_list.value)
+        return self._needed(ends)
+
+    @cached_property
+    def _restored(self) -> set[str]:
+        return self._needed([self.meta_graph.saver_def.restore_op_name])
+
+    def _needed(self, ends: Iterable[str]) -> set[str]:
+        waiting = [_node_name(end) for end in ends]
+        needed: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            if name in self.by_name[_MAIN] and name not in needed:
+                needed.add(name)
+                waiting += [_node_name(each) for each in self.by_name[_MAIN][name].input]
+        return needed
+
+    # -- where the file of a table comes from
+
+    def _is_asset(self, graph: str, tensor: str, seen: frozenset[tuple[str, str]]) -> bool:
+        """Whether a file's name is that of an asset wherever it may come from."""
+        if (graph, tensor) in seen:
+            return True
+        seen |= {(graph, tensor)}
+        name = _node_name(tensor)
+        node = self.by_name[graph].get(name)
+        if node is not None and node.op == "Identity":
+            return self._is_asset(graph, node.input[0], seen)
+        if node is not None:
+            assets = {_node_name(each.tensor_info.name) for each in self.meta_graph.asset_file_def}
+            return graph == _MAIN and name in assets
+        arguments = [each.name for each in self.functions[graph].signature.input_arg] if graph else []
+        return name in arguments and self._argument_is_asset(graph, arguments.index(name), seen)
+
+    def _argument_is_asset(self, function: str, place: int, seen: frozenset[tuple[str, str]]) -> bool:
+        objects = self.meta_graph.object_graph_def
+        if function in objects.concrete_functions:
+            bound = list(objects.concrete_functions[function].bound_inputs)
+            first_bound = len(self.functions[function].signature.input_arg) - len(bound)
+            if place < first_bound:
+                return False  # whoever calls it says which file
+            if objects.nodes[bound[place - first_bound]].WhichOneof("kind") != "asset":
+                return False
+        for graph, nodes in self.nodes.items():
+            if graph == _MAIN and self.has_objects:
+                continue  # never runs
+            for node in nodes:
+                if function not in _references(node):
+                    continue
+                direct = node.op in _CALLS or node.op == function
+                if not direct or not self._is_asset(graph, node.input[place], seen):
+                    return False
+        return True
+
+
+def _references(node: Any) -> list[str]:
+    """The functions that a node may call."""
+    names = [node.op]
+    for value in node.attr.values():
+        names += [value.func.name] if value.HasField("func") else []
+        names += [each.name for each in value.list.func]
+    return names
+
+
+def _node_name(tensor: str) -> str:
+    return tensor.removeprefix("^").split(":")[0]

@@ -1,0 +1,47 @@
+"""TensorFlow SavedModels as files: which folder is one, which entries have one, and which are trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tlkit.errors import FetchError
+from tlkit.zoo.cache import home, storage_errors
+from tlkit.zoo.entry import ZooEntry
+from tlkit.zoo.source import HubSource
+
+GRAPH_FILE = "saved_model.pb"
+FAMILY = "saved_model"
+
+
+def is_saved_model(entry: ZooEntry) -> bool:
+    """Whether the backbone is a SavedModel: one from `hub`, or the folder of one from any other source."""
+    return isinstance(entry.source, HubSource) or entry.family == FAMILY
+
+
+def find_saved_model(folder: Path) -> Path:
+    """The SavedModel in a folder: itself, or the one folder in it. Raises FetchError where there is none."""
+    inside = [path.parent for path in sorted(folder.glob(f"*/{GRAPH_FILE}"))]
+    if (folder / GRAPH_FILE).is_file():
+        return folder
+    if len(inside) == 1:
+        return inside[0]
+    raise FetchError(
+        f"{folder} holds {'several SavedModels' if inside else f'no SavedModel (no {GRAPH_FILE})'}: "
+        "name the folder of one"
+    )
+
+
+def remember_trust(sha256: str) -> None:
+    """Note that somebody on this machine trusts the SavedModel with this hash. Raises StorageError."""
+    with storage_errors():
+        _note(sha256).parent.mkdir(parents=True, exist_ok=True)
+        _note(sha256).touch()
+
+
+def is_trusted(sha256: str) -> bool:
+    """Whether `remember_trust` was called for this hash."""
+    return _note(sha256).is_file()
+
+
+def _note(sha256: str) -> Path:
+    return home() / "trusted" / sha256
