@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from tlkit.backbones import Backbone
@@ -39,3 +41,27 @@ def small_backbone(image_size: int = 16, dropout: float = 0.0) -> Backbone:
             x = keras.layers.Dropout(dropout, name=f"{name}_dropout")(x)
     model = keras.Model(inputs, x, name="small")
     return Backbone(small_entry(image_size), model, {"map": model.output})
+
+
+def own_body(inputs: Any, blocks: int = 4, filters: int = 4) -> Any:
+    """A small residual network with names of its own, from pictures to a map."""
+    x = keras.layers.Conv2D(filters, 3, padding="same", name="entry_conv")(inputs)
+    for number in range(blocks):
+        y = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"unit{number}_conv")(x)
+        y = keras.layers.BatchNormalization(name=f"unit{number}_norm")(y)
+        x = keras.layers.Add(name=f"unit{number}_add")([x, y])
+        if number in (1, 3):
+            x = keras.layers.MaxPooling2D(name=f"unit{number}_pool")(x)
+    return x
+
+
+def own_model(
+    size: int | None = 32, head: bool = True, rescaling: bool = False, blocks: int = 4
+) -> keras.Model:
+    """A model of somebody's own, as no family of the zoo is."""
+    inputs = keras.Input((size, size, 3), name="picture")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="to_range")(inputs) if rescaling else inputs
+    x = own_body(x, blocks)
+    if head:
+        x = keras.layers.Dense(5, name="head")(keras.layers.GlobalAveragePooling2D(name="pool")(x))
+    return keras.Model(inputs, x, name="mine")

@@ -6,49 +6,46 @@ from pathlib import Path
 
 import keras
 
-from tlkit.backbones.graph import calls_of
+from tlkit.backbones.checked_keras import first_line, load_checked_model
+from tlkit.backbones.keras_model import backbone_part
 from tlkit.errors import ConfigError, FetchError
-from tlkit.zoo.source import FileSource
+from tlkit.zoo.entry import ZooEntry
+from tlkit.zoo.source import FileSource, UrlSource, WheelSource
+from tlkit.zoo.what_it_is import what_it_is
+
+_MODELS = (".keras", ".h5")
 
 
-def load_keras_file(source: FileSource, path: Path, image_size: int) -> keras.Model:
-    """The part of a `.keras` model from its input up to its last 4-D tensor, or `source.output`.
+def load_keras_file(path: Path, *, output: str | None = None, image_size: int | None = None) -> keras.Model:
+    """The part of a `.keras` (or `.h5`) model from its input up to its last 4-D tensor, or `output`.
 
-    `safe_mode` stays on: a file that holds Python code is refused. Raises FetchError when Keras cannot
-    open the file, ConfigError when it has no feature map or takes pictures of another size.
+    A file that holds Python code is refused. Raises FetchError when the file is refused or Keras cannot open
+    it, ConfigError when it has no feature map or takes pictures of another size.
     """
-    if path.suffix != ".keras":
-        raise ConfigError(f"A file source is a .keras model or .weights.h5, received {path.name!r}")
+    if not path.name.endswith(_MODELS) or path.name.endswith(".weights.h5"):
+        raise ConfigError(
+            f"A file source is a .keras model or .weights.h5, received {path.name!r}, {what_it_is(path)}"
+        )
     try:
-        whole = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise FetchError(f"{path} cannot be opened as a Keras model: {_first_line(error)}") from error
-    if not isinstance(whole, keras.Model) or not getattr(whole, "outputs", None):
-        raise ConfigError(f"{path} is not a functional Keras model: it cannot be cut below its head")
-    shapes = [tuple(tensor.shape) for tensor in whole.inputs]
-    if len(shapes) != 1 or shapes[0][1:] not in ((image_size, image_size, 3), (None, None, 3)):
-        raise ConfigError(f"{path} takes inputs of shape {shapes}, not pictures of {image_size} pixels")
-    return _up_to_map(whole, source.output, path)
+        whole = load_checked_model(path)
+    except (ValueError, TypeError) as error:
+        raise FetchError(f"{path} cannot be opened as a Keras model: {first_line(error)}") from error
+    part = backbone_part(whole, output, what=str(path))
+    fixed = part.inputs[0].shape[1]
+    if image_size is not None and fixed not in (None, image_size):
+        raise ConfigError(f"{path} takes pictures of {fixed} pixels, not pictures of {image_size} pixels")
+    return part
 
 
-def load_weights_file(model: keras.Model, path: Path) -> None:
-    """Fill `model` from a `.weights.h5` file. Raises FetchError when the file is damaged or does not fit."""
-    try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        raise FetchError(f"{path} does not hold weights of {model.name!r}: {_first_line(error)}") from error
+def is_keras_file(entry: ZooEntry) -> bool:
+    """Whether the entry's weights are a whole Keras model, which needs no constructor."""
+    source = entry.source
+    if isinstance(source, FileSource) and entry.modality == "image":
+        return not source.path.endswith(".weights.h5")  # what is none is refused when it is loaded
+    if isinstance(source, WheelSource):
+        return _is_model(source.member)
+    return isinstance(source, UrlSource) and _is_model(source.member or source.url)
 
 
-def _up_to_map(model: keras.Model, output: str | None, path: Path) -> keras.Model:
-    for call in reversed(calls_of(model)):
-        is_map = len(call.outputs[0].shape) == 4 and call.inputs
-        if call.operation.name == output or (output is None and is_map):
-            if isinstance(call.operation, keras.Model) and call.inputs == tuple(model.inputs):
-                return call.operation  # the model holds its backbone as one layer
-            return keras.Model(model.inputs[0], call.outputs[0], name=model.name)
-    wanted = f"layer {output!r}" if output else "4-D tensor"
-    raise ConfigError(f"{path} has no {wanted} to take features from")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _is_model(name: str) -> bool:
+    return name.endswith(_MODELS) and not name.endswith(".weights.h5")

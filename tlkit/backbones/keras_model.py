@@ -17,7 +17,16 @@ from tlkit.zoo.source import ModelSource, Source
 
 DEFAULT_SIZE = 224  # pixels, of a model that takes any
 # What Keras's own preprocess_input functions and the layers for it become in a functional model.
-_PREPROCESSING = {"Rescaling", "Normalization", "TrueDivide", "Divide", "Subtract", "Multiply"}
+_PREPROCESSING = (
+    "Rescaling",
+    "Normalization",
+    "Add",
+    "Divide",
+    "GetItem",
+    "Multiply",
+    "Subtract",
+    "TrueDivide",
+)
 
 
 def load_keras_model(
@@ -79,7 +88,7 @@ def copy_model(model: keras.Model) -> keras.Model:
         config = keras.saving.serialize_keras_object(model)
         copy = keras.saving.deserialize_keras_object(config, safe_mode=True)
         copy.set_weights(model.get_weights())
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"The model {model.name!r} could not be read again from the run's folder: {reason} "

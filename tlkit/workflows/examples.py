@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -59,6 +60,7 @@ def load_examples(
         raise ConfigError(
             "augment: Keras layers and functions are for pictures; for texts name augmentations."
         )
+    assert isinstance(entry.input, TextInput)  # what takes neither was refused by `require_fit`
     spec = config.preprocessing
     clean = make_cleaner(spec.nltk) if spec.nltk else None
     texts = read_texts(
@@ -90,8 +92,12 @@ def _tokenizer(
         return load_tokenizer(earlier.tokenizer)
     if takes.tokenizer.kind == "words":
         assert entry.constructor is not None
-        size = config.architecture.vocabulary_size or int(entry.constructor.arguments["vocabulary_size"])
+        own = entry.constructor.arguments["vocabulary_size"]
+        size = config.architecture.vocabulary_size or own
+        assert isinstance(size, int)
         return learn_tokenizer(takes.tokenizer, texts.training, size)
+    if takes.tokenizer.kind == "strings":
+        return make_tokenizer(takes.tokenizer, Path())
     return make_tokenizer(takes.tokenizer, source_folder(entry))
 
 

@@ -18,10 +18,11 @@ from tlkit.results import Result, RunFolder, environment, write_csv, write_text
 from tlkit.training import train_stages
 from tlkit.workflows.evaluate import save_model
 from tlkit.workflows.export import export_run
-from tlkit.workflows.objects import PythonObjects, as_augment, as_callbacks
+from tlkit.workflows.objects import PYTHON_MODEL, PythonObjects, as_augment, as_callbacks
 from tlkit.workflows.outputs import Outputs, evaluate_examples, model_function, save_outputs
 from tlkit.workflows.prepare import Prepared, prepare
 from tlkit.workflows.run import Run, load_run
+from tlkit.workflows.saved_models import copy_saved_models
 
 NOT_EXPORTED = (
     "Not exported: the run has NLTK steps, which no SavedModel can hold. "
@@ -79,7 +80,7 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
 
 def finetune(
     data: Any = None,
-    backbone: str | Path | Run | None = None,
+    backbone: str | Path | Run | keras.Model | None = None,
     *,
     config: str | Path | Mapping[str, Any] | RunConfig | None = None,
     task: str | None = None,
@@ -103,7 +104,9 @@ def finetune(
     Args:
         data: A folder of class folders, a folder of split folders, a table (CSV, Parquet, CoNLL), a sample's
             name, a DataFrame, `(inputs, labels)` arrays, or a `tf.data.Dataset`.
-        backbone: A zoo entry's name, or an earlier run or its folder.
+        backbone: A zoo entry's name; an earlier run or its folder; `wheel:…`, `hub:…`, `kaggle:…`, `hf:…`,
+            `keras_hub:…`, `url:…`; the path of a model; or a functional Keras model for pictures, which is
+            copied and cut below its head.
         config: A YAML file, a mapping, or a RunConfig to start from; every other argument wins over it.
         plan: A plan's name, its options, or a list of stages.
         epochs: Epochs of every stage.
@@ -132,6 +135,7 @@ def finetune(
     tree = _tree(config)
     objects = PythonObjects(
         data=None if data is None or isinstance(data, str | Path) else data,
+        backbone=backbone if isinstance(backbone, keras.Model) else None,
         head=None if head is None or isinstance(head, Mapping) else head,
         loss=None if loss is None or isinstance(loss, str) else loss,
         metrics=metrics,
@@ -140,7 +144,7 @@ def finetune(
     )
     given = {
         "data.source": str(data) if isinstance(data, str | Path) else None,
-        "backbone": str(backbone.path if isinstance(backbone, Run) else backbone) if backbone else None,
+        "backbone": _reference(backbone),
         "task": task,
         "plan": plan,
         "training.epochs": epochs,
@@ -164,6 +168,13 @@ def finetune(
         return run_finetune(resolved, overwrite=overwrite, objects=objects)
 
 
+def _reference(backbone: str | Path | Run | keras.Model | None) -> str | None:
+    """What the config calls the backbone."""
+    if isinstance(backbone, keras.Model):
+        return f"{PYTHON_MODEL}{backbone.name}"
+    return str(backbone.path if isinstance(backbone, Run) else backbone) if backbone is not None else None
+
+
 def _tree(config: str | Path | Mapping[str, Any] | RunConfig | None) -> dict[str, Any]:
     if isinstance(config, RunConfig):
         return config.model_dump(mode="json", exclude_unset=True)
@@ -178,6 +189,7 @@ def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:
     config = prepared.config.model_copy(update={"out": str(folder.path)})
     write_text(folder.config, to_yaml(dump(config)))
     write_text(folder.zoo_entry, to_yaml(prepared.entry.to_dict()))
+    copy_saved_models(prepared.trainable.model, folder)
     write_csv(folder.manifest, dataset.manifest.table)
     write_csv(folder.data_report, dataset.report)
     if isinstance(prepared.preprocessing, TextPreprocessing):

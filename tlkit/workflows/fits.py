@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tlkit.backbones import SavedModelLayer
 from tlkit.config import RunConfig
 from tlkit.config.base import Options
 from tlkit.config.head import TEXT_TASKS
 from tlkit.errors import ConfigError
+from tlkit.freezing import LayerGroup
+from tlkit.plans import Stage
 from tlkit.zoo import ZooEntry
 
 ONLY_FOR = {
-    "image": ("preprocessing.image_size", "preprocessing.resize"),
+    "image": ("preprocessing.image_size", "preprocessing.resize", "preprocessing.scaling"),
     "text": (
         "preprocessing.sequence_length",
         "preprocessing.long_texts",
@@ -29,6 +34,11 @@ def require_fit(config: RunConfig, entry: ZooEntry, *, is_run: bool) -> None:
     A setting that is as it is by default asks for nothing, also where a file names it: the config that a run
     leaves behind names all of them. `is_run`: the backbone is an earlier run, which has its shape.
     """
+    if entry.modality not in EXAMPLES:
+        raise ConfigError(
+            f"{config.backbone!r} takes neither pictures nor texts, so it cannot be fine-tuned by a config. "
+            "To use it in a model of your own: tlkit.load_backbone"
+        )
     takes = EXAMPLES[entry.modality]
     if config.task in TEXT_TASKS and entry.modality != "text":
         raise ConfigError(f"task {config.task!r} is for texts, but {config.backbone!r} takes {takes}.")
@@ -42,6 +52,21 @@ def require_fit(config: RunConfig, entry: ZooEntry, *, is_run: bool) -> None:
     shape = [f"architecture.{name}" for name in config.architecture.model_dump(exclude_none=True)]
     if shape and is_run:
         raise ConfigError(f"{', '.join(shape)}: {config.backbone!r} is an earlier run, which has its shape.")
+
+
+def require_trainable(groups: Sequence[LayerGroup], stages: Sequence[Stage], entry: ZooEntry) -> None:
+    """Raise the ConfigError for a plan that would train a SavedModel that cannot be trained."""
+    fixed = [
+        number
+        for number, group in enumerate(groups)
+        if any(isinstance(layer, SavedModelLayer) and not layer.fine_tunes for layer in group.layers)
+    ]
+    for stage in stages:
+        if fixed and stage.n_trained(len(groups)) >= len(groups) - fixed[-1]:
+            raise ConfigError(
+                f"Stage {stage.name!r} trains {entry.name!r}, a SavedModel that cannot be fine-tuned: it has "
+                "the format of TensorFlow 1, or no trainable variables. Use its features: --plan head"
+            )
 
 
 def _is_changed(config: RunConfig, dotted: str) -> bool:

@@ -10,6 +10,8 @@ import keras
 
 from tlkit.errors import ConfigError
 
+PYTHON_MODEL = "python:"  # what a config calls a backbone that was an object begins with it
+
 
 @dataclass(frozen=True)
 class PythonObjects:
@@ -17,6 +19,7 @@ class PythonObjects:
 
     Attributes:
         data: A DataFrame, `(inputs, labels)`, or a `tf.data.Dataset`.
+        backbone: A functional Keras model for pictures. It is copied, and cut below its head.
         head: A Keras layer or function from the feature map (N, h, w, C) to the outputs (N, n).
         loss: A Keras loss, or a function of targets and outputs.
         metrics: One or several Keras metrics, shown and logged while training.
@@ -25,6 +28,7 @@ class PythonObjects:
     """
 
     data: Any = None
+    backbone: keras.Model | None = None
     head: Any = None
     loss: Any = None
     metrics: Any = None

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tlkit import zoo
-from tlkit.backbones import Backbone, load
+from tlkit.backbones import Backbone, entry_of, image_features, load, with_input
 from tlkit.config import RunConfig
 from tlkit.config.recipe import RECIPES
 from tlkit.data import Dataset, resolve_sample_split
 from tlkit.devices import make_strategy
+from tlkit.errors import ConfigError
 from tlkit.freezing import group_layers
 from tlkit.heads import example_weights, make_head
 from tlkit.model import build_model
@@ -24,8 +24,8 @@ from tlkit.progress import spinner
 from tlkit.results import RunFolder
 from tlkit.training import Trainable, choose_batch_size
 from tlkit.workflows.examples import Preprocessing, default_backbone, load_examples
-from tlkit.workflows.fits import require_fit
-from tlkit.workflows.objects import PythonObjects
+from tlkit.workflows.fits import require_fit, require_trainable
+from tlkit.workflows.objects import PYTHON_MODEL, PythonObjects
 from tlkit.workflows.run import load_run
 from tlkit.zoo import ZooEntry
 
@@ -46,7 +46,7 @@ class Prepared:
     @property
     def notes(self) -> tuple[str, ...]:
         """What somebody should know before the run trains."""
-        spec, notes = self.config.preprocessing, []
+        spec, notes = self.config.preprocessing, [f"{self.entry.name}: {note}" for note in self.entry.notes]
         if spec.nltk and self.entry.kind == "text":
             notes.append(
                 "NLTK steps usually make a pretrained transformer worse: it was trained on plain text. "
@@ -72,7 +72,7 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     config = config.model_copy(update={"backbone": default_backbone(config, objects)})
-    entry = find_entry(config)
+    entry = find_entry(config, objects)
     require_fit(config, entry, is_run=_run_folder(config) is not None)
     strategy = make_strategy(config.strategy)
     dataset, preprocessing = load_examples(config, entry, objects, _run_folder(config))
@@ -80,7 +80,9 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     train = dataset.splits["train"]
     classes = dataset.manifest.classes
     with strategy.scope(), spinner(f"Loading {config.backbone}"):
-        backbone = _load_backbone(config, entry, preprocessing)
+        backbone = _load_backbone(config, entry, preprocessing, objects)
+        if config.head.pooling == "auto" and entry.pooling == "cls" and objects.head is None:
+            config = config.model_copy(update={"head": config.head.model_copy(update={"pooling": "cls"})})
         keras.utils.set_random_seed(config.seed)
         head = make_head(
             config.head,
@@ -92,17 +94,19 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
             loss=objects.loss,
             metrics=objects.metrics,
         )
-        backbone = backbone if head.uses_pooler else backbone.without_pooler()
+        backbone = backbone.for_head(head.uses_pooler)
         model = build_model(
             backbone,
             head,
             windows=entry.modality == "text" and config.preprocessing.long_texts == "windows",
             words=config.task == "tokens",
+            pairs=config.task == "pair",
         )
     groups = group_layers(backbone)
     recipe = RECIPES[entry.kind]
     config = config.model_copy(update={"plan": config.plan or recipe.plan})
     stages = make_plan(config.plan, len(groups), config.training, recipe)
+    require_trainable(groups, stages, entry)
     batch_size = choose_batch_size(
         config.training.global_batch_size,
         model,
@@ -128,13 +132,20 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     return Prepared(resolved, backbone.entry, dataset, preprocessing, trainable, stages)
 
 
-def find_entry(config: RunConfig) -> ZooEntry:
-    """The zoo entry behind a name, an earlier run's folder, or a folder from Hugging Face."""
+def find_entry(config: RunConfig, objects: PythonObjects | None = None) -> ZooEntry:
+    """The zoo entry of the backbone: of a reference, of an earlier run's folder, or of a Keras model."""
     assert config.backbone is not None
+    scaling = config.preprocessing.scaling
+    if objects is not None and objects.backbone is not None:
+        return load(objects.backbone, image_size=config.preprocessing.image_size, scaling=scaling).entry
+    if config.backbone.startswith(PYTHON_MODEL):
+        raise ConfigError(
+            f"backbone: {config.backbone!r} was a Keras model in Python, which no config holds. "
+            "Pass it again as backbone=, or name the folder of the run that it was in."
+        )
     if _run_folder(config) is not None:
-        return load_run(config.backbone).entry
-    path = Path(config.backbone).expanduser()
-    return zoo.entry_of_folder(path) if (path / "config.json").is_file() else zoo.get(config.backbone)
+        return with_input(load_run(config.backbone).entry, scaling=scaling)
+    return entry_of(config.backbone, scaling=scaling, trust=config.trust)
 
 
 def _run_folder(config: RunConfig) -> RunFolder | None:
@@ -143,7 +154,9 @@ def _run_folder(config: RunConfig) -> RunFolder | None:
     return folder if folder.path.is_dir() and folder.state.exists() else None
 
 
-def _load_backbone(config: RunConfig, entry: ZooEntry, preprocessing: Preprocessing) -> Backbone:
+def _load_backbone(
+    config: RunConfig, entry: ZooEntry, preprocessing: Preprocessing, objects: PythonObjects
+) -> Backbone:
     assert config.backbone is not None
     tuned = load_run(config.backbone).backbone_model if _run_folder(config) else None
     weights = config.weights == "pretrained" and tuned is None
@@ -157,12 +170,26 @@ def _load_backbone(config: RunConfig, entry: ZooEntry, preprocessing: Preprocess
             architecture=config.architecture,
             vocabulary_size=preprocessing.tokenizer.vocabulary_size,
             sequence_length=preprocessing.sequence_length,
+            trust=config.trust,
         )
     size = preprocessing.image_size
     if tuned is not None and tuned.input_shape[1] == size:
-        return Backbone(entry, tuned, {"map": tuned.output})
+        return Backbone(entry, tuned, image_features(tuned))
+    if objects.backbone is not None:
+        model = load(objects.backbone, weights=weights, image_size=size).model
+        return Backbone(entry, model, {"map": model.output})
+    if tuned is not None and entry.constructor is None:
+        raise ConfigError(
+            f"preprocessing.image_size: {config.backbone!r} takes pictures of {tuned.input_shape[1]} pixels "
+            f"only, received {size}."
+        )
     backbone = load(
-        entry, weights=weights, image_size=size, seed=config.seed, architecture=config.architecture
+        entry,
+        weights=weights,
+        image_size=size,
+        seed=config.seed,
+        architecture=config.architecture,
+        trust=config.trust,
     )
     if tuned is not None:
         backbone.model.set_weights(tuned.get_weights())
@@ -186,7 +213,7 @@ def _resolve(
 ) -> RunConfig:
     """The config with what was found in the data, so that the run can be repeated from it."""
     size = (
-        {"image_size": preprocessing.image_size}
+        {"image_size": preprocessing.image_size, "resize": preprocessing.resize}
         if isinstance(preprocessing, ImagePreprocessing)
         else {"sequence_length": preprocessing.sequence_length}
     )

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import pandas as pd
-import yaml
 
-from tlkit.backbones import import_keras_hub
+from tlkit.backbones import import_keras_hub, saved_model_objects
+from tlkit.backbones.checked_keras import load_checked_model
 from tlkit.config import RunConfig, read_yaml, validate
-from tlkit.errors import ConfigError
+from tlkit.errors import ConfigError, FetchError
 from tlkit.preprocessing import (
     ImagePreprocessing,
     TextPreprocessing,
@@ -26,7 +26,7 @@ from tlkit.preprocessing import (
 from tlkit.preprocessing.nltk_steps import make_cleaner
 from tlkit.results import Result, RunFolder, load_result
 from tlkit.workflows.outputs import model_function
-from tlkit.zoo import TextInput, ZooEntry
+from tlkit.zoo import ImageInput, TextInput, ZooEntry, open_copy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,18 +85,20 @@ class Run:
     @cached_property
     def model(self) -> keras.Model:
         """Model inputs to logits or values."""
-        if self.entry.modality == "text":
+        constructor = self.entry.constructor
+        if self.entry.modality == "text" or (constructor and constructor.builder == "keras_hub_image"):
             import_keras_hub()  # registers the layers that the file names
         try:
-            model: keras.Model = keras.saving.load_model(
-                self.folder.model, compile=False, custom_objects=dict(self.custom_objects)
-            )
-        except (TypeError, ValueError) as error:
-            if "head" not in self.config.python:
+            # A run may be somebody else's: its model is checked, as a copy that nobody can change meanwhile.
+            with open_copy(self.folder.model, None) as copy:
+                model = load_checked_model(copy, {**saved_model_objects(self.path), **self.custom_objects})
+        except (TypeError, ValueError, FetchError) as error:
+            objects = [name for name in ("head", "backbone") if name in self.config.python]
+            if not objects:
                 raise
             reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"The head of {self.path} was a Python object; pass its classes to "
+                f"The {' and the '.join(objects)} of {self.path} came from Python; pass the classes to "
                 f"tlkit.load(…, custom_objects={{…}}). {reason}"
             ) from error
         return model
@@ -128,6 +130,7 @@ class Run:
                 self.config.task,
                 clean=make_cleaner(spec.nltk) if spec.nltk else None,
             )
+        assert isinstance(self.entry.input, ImageInput)  # nothing else is ever trained
         return make_preprocessing(self.entry.input, spec)
 
     def predict(self, inputs: Any, top: int = 5) -> Any:
@@ -201,7 +204,7 @@ def load_run(path: str | Path, custom_objects: Mapping[str, Any] | None = None) 
     return Run(
         path=Path(path),
         config=validate(read_yaml(folder.config), where=str(folder.config)),
-        entry=ZooEntry.model_validate(yaml.safe_load(folder.zoo_entry.read_text(encoding="utf-8"))),
+        entry=ZooEntry.model_validate(read_yaml(folder.zoo_entry)),
         classes=tuple(folder.labels.read_text(encoding="utf-8").splitlines())
         if folder.labels.exists()
         else None,

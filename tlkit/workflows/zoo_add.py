@@ -12,14 +12,17 @@ from typing import Any
 import keras
 
 from tlkit.backbones import Backbone, describe, load, with_input
+from tlkit.backbones.saved_model_describe import UNLIMITED
 from tlkit.config.scaling import make_scaling
 from tlkit.errors import ConfigError
 from tlkit.freezing import group_layers
 from tlkit.progress import spinner
 from tlkit.results import write_text
-from tlkit.zoo import ZooEntry
+from tlkit.zoo import TextInput, ZooEntry
+from tlkit.zoo.entry import Tokenizer
 from tlkit.zoo.reference import FORMS, parse_reference, pinned
 from tlkit.zoo.registry import entries, read_zoo, users_zoo, zoo_file
+from tlkit.zoo.saved_model_files import is_saved_model
 from tlkit.zoo.source import FileSource, HubSource, Source
 from tlkit.zoo.users_zoo import NEW_FILE, write_entry
 
@@ -44,6 +47,7 @@ def add_to_zoo(
     scaling: Any = None,
     image_size: int | None = None,
     output: str | None = None,
+    preprocessing: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> Added:
@@ -58,6 +62,8 @@ def add_to_zoo(
         scaling: How pictures are scaled: a name (`raw`, `unit`, `symmetric`, `imagenet`, `caffe`) or fields.
         image_size: In pixels, of a model that takes any.
         output: The layer (of a `.keras` model) or the output (of a SavedModel) to take features from.
+        preprocessing: Of a SavedModel for texts that takes tokens: the reference of the SavedModel that makes
+            them of strings.
         overwrite: Replace an entry of that name, or lay it over one of tlkit's own.
         dry_run: Write nothing.
 
@@ -78,6 +84,8 @@ def add_to_zoo(
             else:
                 named = _with_output(found, output)
                 entry = describe(named, name, scaling=chosen, image_size=image_size, trust=trust)
+            if preprocessing is not None:
+                entry = _of_strings(entry, preprocessing)
             told = {"license": license, "citation": citation}
             entry = entry.model_copy(update={key: value for key, value in told.items() if value is not None})
             backbone = load(entry, trust=trust)
@@ -133,6 +141,15 @@ def _there(file: Path) -> Iterator[None]:
     finally:
         if made and file.is_file() and file.read_text(encoding="utf-8") == NEW_FILE:
             file.unlink()
+
+
+def _of_strings(entry: ZooEntry, preprocessing: str) -> ZooEntry:
+    """The entry of a SavedModel whose tokens another SavedModel makes; whether they fit shows in loading."""
+    before = parse_reference(preprocessing)
+    if not is_saved_model(entry) or not isinstance(before, HubSource):
+        raise ConfigError(f"preprocessing: {preprocessing!r} for {entry.name!r}: both must be SavedModels")
+    takes = TextInput(sequence_length=UNLIMITED, tokenizer=Tokenizer(kind="strings"), preprocessing=before)
+    return entry.model_copy(update={"modality": "text", "input": takes, "notes": ()})
 
 
 def _with_output(source: Source, output: str | None) -> Source:

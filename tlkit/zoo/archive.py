@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 _LARGEST_READ = 1 << 24  # a tar header that asks for more at once wants the memory
 _BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
-    NotImplementedError, RuntimeError, ValueError, OverflowError, KeyError,
+    RuntimeError, ValueError, OverflowError, KeyError,
 )  # fmt: skip
 
 

@@ -190,6 +190,12 @@ def _arguments(
         raise ConfigError(
             f"{folder / CONFIG} has {key}: {arguments[wrong[0]]!r}; it must be a whole number above 0"
         )
+    for name, key in architecture.optional.items():
+        if name in arguments and not isinstance(arguments[name], int | float):
+            raise ConfigError(
+                f"{folder / CONFIG} does not describe a backbone: constructor.arguments.{name}: {key} must be "
+                f"a number, received {arguments[name]!r}"
+            )
     heads = arguments.get("num_heads", 1)
     if arguments["hidden_dim"] % heads:
         key = architecture.sizes["hidden_dim"]

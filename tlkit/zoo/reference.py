@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 
@@ -16,6 +16,8 @@ from tlkit.zoo.registry import entries
 from tlkit.zoo.safetensors_files import read_json
 from tlkit.zoo.source import FileSource, HubSource, KerasHubSource, Source, UrlSource, WheelSource
 from tlkit.zoo.wheel import pin_wheel
+
+S = TypeVar("S", bound=pydantic.BaseModel)
 
 FORMS = {  # prefix → what follows it
     "wheel": "wheel:package==version/path/in/it#sha256=…",
@@ -202,7 +204,7 @@ def _malformed(prefix: str, rest: str, wanted: str) -> ConfigError:
     return ConfigError(f"{prefix}:{rest} is not of the form {FORMS[prefix]}: expected {wanted}")
 
 
-def _validated(kind: type[Any], fields: dict[str, Any], text: str) -> Any:
+def _validated(kind: type[S], fields: dict[str, Any], text: str) -> S:
     try:
         return kind.model_validate(fields)
     except pydantic.ValidationError as error:

@@ -103,7 +103,7 @@ def _insert(text: str, entry: ZooEntry, path: Path) -> str:
     """The text with the entry in it: in the place of one with its name, else after the last."""
     if not text.strip():
         return NEW_FILE + _indented(entry, 2)
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     lines = text.splitlines(keepends=True)
     if not lines[-1].endswith(("\n", "\r")):
         lines[-1] += "\n"

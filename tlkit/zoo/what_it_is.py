@@ -45,7 +45,7 @@ def _zip(file: IO[bytes]) -> str:
             if any(name.endswith(".npy") for name in names):
                 return "a numpy file"
             return "a PyTorch file" if any(name.endswith("data.pkl") for name in names) else "a zip archive"
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
+    except (zipfile.BadZipFile, RuntimeError, EOFError):
         return "a damaged zip archive"
 
 
