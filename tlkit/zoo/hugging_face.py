@@ -193,8 +193,8 @@ def _arguments(
     for name, key in architecture.optional.items():
         if name in arguments and not isinstance(arguments[name], int | float):
             raise ConfigError(
-                f"{folder / CONFIG} does not describe a backbone: constructor.arguments.{name}: {key} must be "
-                f"a number, received {arguments[name]!r}"
+                f"{folder / CONFIG} does not describe a backbone: constructor.arguments.{name}: {key} must "
+                f"be a number, received {arguments[name]!r}"
             )
     heads = arguments.get("num_heads", 1)
     if arguments["hidden_dim"] % heads:
