@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from tlkit.workflows import load_run as load
     from tlkit.workflows import predict_run as predict
     from tlkit.workflows.finetune import finetune
+    from tlkit.workflows.rank import rank_backbones
 
 __version__ = "0.1.0"
 
@@ -84,6 +85,7 @@ __all__ = [
     "make_preprocessing",
     "make_strategy",
     "predict",
+    "rank_backbones",
     "train_stages",
     "zoo",
 ]
@@ -120,6 +122,7 @@ _HOMES = {
     "make_preprocessing": "tlkit.preprocessing",
     "make_strategy": "tlkit.devices",
     "predict": "tlkit.workflows:predict_run",
+    "rank_backbones": "tlkit.workflows.rank",
     "train_stages": "tlkit.training",
 }
 

@@ -7,12 +7,14 @@ from tlkit.workflows.export import export_run
 from tlkit.workflows.finetune import finetune, run_finetune
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.predict import predict_run
+from tlkit.workflows.rank import Ranking, rank_backbones, run_rank
 from tlkit.workflows.run import Run, load_run
 
 __all__ = [
     "Comparison",
     "DryRun",
     "PythonObjects",
+    "Ranking",
     "Run",
     "compare_runs",
     "evaluate_run",
@@ -21,5 +23,7 @@ __all__ = [
     "load_run",
     "plan_finetune",
     "predict_run",
+    "rank_backbones",
     "run_finetune",
+    "run_rank",
 ]
