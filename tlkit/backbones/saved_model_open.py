@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tlkit.backbones.saved_model_endpoint import Endpoint, make_endpoint
 from tlkit.backbones.saved_model_scan import Findings, scan_saved_model
-from tlkit.errors import FetchError, StorageError
+from tlkit.errors import ConfigError, FetchError, StorageError
 from tlkit.zoo.hashing import hash_of_copy
 from tlkit.zoo.saved_model_files import is_trusted, remember_trust
 
@@ -48,7 +48,7 @@ def open_saved_model(folder: Path, sha256: str | None = None, *, trust: bool = F
     on this machine.
 
     Raises FetchError (another hash than `sha256`, damaged, or refused because of what it holds), ConfigError
-    (it has nothing to call) and StorageError (no room for the copy).
+    (it has nothing to call, or several replicas cannot hold it) and StorageError (no room for the copy).
     """
     copy, received = _copy(folder)
     try:
@@ -59,6 +59,11 @@ def open_saved_model(folder: Path, sha256: str | None = None, *, trust: bool = F
             )
         findings = scan_saved_model(copy)
         _require_harmless(folder, findings, received, trust)
+        if not findings.has_objects and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise ConfigError(
+                f"The SavedModel {folder} is in the format of TensorFlow 1, which one device holds: use "
+                "--strategy cpu or gpu"
+            )
         endpoint = make_endpoint(_load(folder, copy, findings), has_objects=findings.has_objects)
     except BaseException:
         shutil.rmtree(copy.parent, ignore_errors=True)
