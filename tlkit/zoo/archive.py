@@ -131,7 +131,7 @@ class _Unpacking:
     def _read(self, item: _Item, path: PurePosixPath) -> None:
         """Write the item's content to its place; without a folder, only count it."""
         with item.opened() as packed:
-            content = _Counted(packed, self)
+            content: Any = _Counted(packed, self)
             if self.to is None:
                 while content.read(_CHUNK):
                     pass
@@ -197,7 +197,7 @@ class _Counted:
     def __init__(self, packed: Any, unpacking: _Unpacking) -> None:
         self._packed, self._unpacking = packed, unpacking
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, /) -> bytes:
         chunk: bytes = self._packed.read(size)
         self._unpacking.count(len(chunk))
         return chunk

@@ -49,7 +49,7 @@ def download(
     tries, most = fresh, 0
     with requests.Session() as session, _Part(to, report) as part:
         # Even where it follows no redirect itself, it looks for one, and then reads the body of the answer.
-        session.get_redirect_target = lambda _response: None  # type: ignore[method-assign]
+        session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
         while True:
             response = None
             try:

@@ -57,17 +57,17 @@ def _slots() -> list[Path]:
 
 def _named() -> set[Path]:
     found = set()
-    for entry in (*entries(), *samples()):
-        for source in (entry.source, *getattr(entry, "mirrors", ())):
-            if isinstance(source, WheelSource | UrlSource):
-                found.add(cached_path(source).parent)
-            elif isinstance(source, HubSource):
-                archive = Path(source.handle).expanduser()
-                found.add(
-                    home() / "hub" / f"archive-{hash_of_file(archive)}"
-                    if archive.is_file()
-                    else hub_folder(source.handle)
-                )
+    sources = [source for entry in entries() for source in (entry.source, *entry.mirrors)]
+    for source in (*sources, *(sample.source for sample in samples())):
+        if isinstance(source, WheelSource | UrlSource):
+            found.add(cached_path(source).parent)
+        elif isinstance(source, HubSource):
+            archive = Path(source.handle).expanduser()
+            found.add(
+                home() / "hub" / f"archive-{hash_of_file(archive)}"
+                if archive.is_file()
+                else hub_folder(source.handle)
+            )
     return found
 
 

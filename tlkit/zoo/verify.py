@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Literal
 
 from tlkit.zoo.entry import ZooEntry
-from tlkit.zoo.fetch import Fetchable, cached, cached_path, keeper
+from tlkit.zoo.fetch import Fetchable, cached, cached_path
 from tlkit.zoo.registry import entries
 from tlkit.zoo.sample import SampleEntry, samples
-from tlkit.zoo.source import NoSource, WheelSource
+from tlkit.zoo.source import HubSource, KerasHubSource, NoSource, SampleSource, Source, WheelSource
 
 Status = Literal[
     "ok",
@@ -44,4 +44,10 @@ def _status(entry: ZooEntry | SampleEntry) -> Status:
         return "damaged" if any(cached_path(source).exists() for source in sources) else "not fetched"
     if isinstance(entry, SampleEntry) or isinstance(entry.source, NoSource):
         return "from scratch"
-    return f"kept by {keeper(entry.source)}"
+    return _keeper(entry.source)
+
+
+def _keeper(source: Source | SampleSource) -> Status:
+    if isinstance(source, HubSource):
+        return "kept by tensorflow-hub"
+    return "kept by KerasHub" if isinstance(source, KerasHubSource) else "kept by Keras"
