@@ -243,3 +243,12 @@ def test_errors_name_the_file_and_not_its_copy(index):
     with pytest.raises(FetchError) as caught, zoo.open_weights(entry) as copy:
         raise FetchError(f"{copy} is damaged")
     assert str(caught.value) == f"{path} is damaged"
+
+
+@pytest.mark.real
+def test_the_mirror_of_minilm_holds_the_same_files():
+    entry = zoo.get("minilm_l6")
+    first, second = (fetch_source(source) for source in (entry.source, *entry.mirrors))
+    same = ["config.json", "model.safetensors", "tokenizer_config.json", "tokenizer.json", "vocab.txt"]
+    for name in same:
+        assert zoo.hash_of(first / name) == zoo.hash_of(second / name), name
