@@ -149,4 +149,16 @@ def test_prune_says_what_it_frees(capsys, tmp_path, monkeypatch):
     assert main(["zoo", "prune", "--json"]) == 0
     assert [one["size"] for one in json.loads(capsys.readouterr().out)] == [1_500_000]
     assert not (slot / "file").exists()
+    assert main(["zoo", "prune"]) == 0
+    assert capsys.readouterr().out == "There is nothing to free.\n"
     assert "is not a size" in fails(capsys, "zoo", "prune", "--max-size", "5x")
+
+
+def test_verify_lists_what_tlkit_keeps_and_counts_the_rest(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path))
+    assert main(["zoo", "verify"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("efficientnet_lite0 ")]
+    assert not [line for line in lines if line.startswith("resnet50 ")]
+    kept = sum(entry.source.kind == "keras" for entry in zoo.entries())
+    assert f"kept by Keras     {kept}" in lines

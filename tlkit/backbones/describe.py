@@ -134,10 +134,9 @@ def _describe_hub(
     entry = describe_saved_model(source, name, trust=trust)
     if not isinstance(entry.input, ImageInput):
         return entry
-    mean, std = entry.input.scaling.mean, entry.input.scaling.std
-    assumed = "0 to 1, as TF Hub's are" if std[0] == 255 and not mean[0] else "none (0–255)"
-    note = f"scaling: assumed to be {assumed}. Another: preprocessing.scaling=raw, unit, symmetric, imagenet"
-    return entry.model_copy(update={"notes": (*entry.notes, note)})
+    hint = "Another: preprocessing.scaling=raw, unit, symmetric, imagenet"
+    notes = tuple(f"{note}. {hint}" if note.startswith("scaling:") else note for note in entry.notes)
+    return entry.model_copy(update={"notes": notes})
 
 
 DESCRIBERS: Mapping[str, Describer] = {  # by the kind of the source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +78,9 @@ def prune(max_size: str | None, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json(freed)
         return
+    if not freed:
+        click.echo("There is nothing to free.")
+        return
     print_table(["freed" if not dry_run else "would be freed", "MB", "because"], _pruned_rows(freed))
 
 
@@ -90,7 +94,13 @@ def verify(as_json: bool) -> None:
     if as_json:
         print_json(states)
     else:
-        print_facts(states)
+        # What others keep, and what has no files, is not tlkit's to check: counted, not listed.
+        own = {name: state for name, state in states.items() if state in ("ok", "damaged", "not fetched")}
+        print_facts(own)
+        click.echo()
+        print_facts(
+            {state: count for state, count in Counter(states.values()).items() if state not in own.values()}
+        )
     damaged = [name for name, state in states.items() if state == "damaged"]
     if damaged:
         raise DataCheckError(

@@ -99,4 +99,6 @@ def _print_added(added: Added) -> None:
         click.echo("Nothing was written.")
         return
     click.echo(f"Added to  {added.file}")
-    click.echo(f"Next      tlkit finetune --data DATA --backbone {added.entry.name}")
+    name = added.entry.name
+    usable = f"tlkit finetune --data DATA --backbone {name}"
+    click.echo(f"Next      {usable if added.entry.modality != 'other' else f'tlkit.load_backbone({name!r})'}")
