@@ -20,7 +20,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tlkit.config import DataConfig
 from tlkit.data.sources import read_rows
@@ -104,7 +104,7 @@ def run(benchmark: Benchmark) -> dict[str, Any]:
         "data": {data: described(table) for data, table in tables.items()},
         "mean": {
             score: {
-                measure: float(np.mean([correlation(table, score)[measure] for table in tables.values()]))
+                measure: mean_of(correlation(table, score)[measure] for table in tables.values())
                 for measure in ("spearman", "kendall", "regret")
             }
             for score in (SCORES if tables else ())
@@ -121,15 +121,23 @@ def described(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def correlation(table: pd.DataFrame, score: str) -> dict[str, float]:
-    """Of the means over the seeds, one pair for each backbone."""
+def correlation(table: pd.DataFrame, score: str) -> dict[str, float | None]:
+    """Of the means over the seeds, one pair for each backbone. None where all scores or accuracies are equal."""
     means = table.groupby("backbone", sort=False).mean(numeric_only=True)
     accuracy = means["accuracy"]
+    regret = float(accuracy.max() - accuracy[means[score].idxmax()])
+    if means[score].nunique() == 1 or accuracy.nunique() == 1:
+        return {"spearman": None, "kendall": None, "regret": regret}
     return {
         "spearman": float(scipy.stats.spearmanr(means[score], accuracy).statistic),
         "kendall": float(scipy.stats.kendalltau(means[score], accuracy).statistic),
-        "regret": float(accuracy.max() - accuracy[means[score].idxmax()]),
+        "regret": regret,
     }
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def ranked(benchmark: Benchmark, data: str, source: str, seed: int) -> dict[str, Any] | None:
@@ -196,7 +204,7 @@ def sliced(data: str, out: Path) -> str:
 
 
 def show(report: Mapping[str, Any]) -> None:
-    table = Table("data", "backbone", "LogME", "k-NN", "test accuracy", "rank s", "fine-tune s")
+    table = Table("data", Column("backbone", no_wrap=True), "LogME", "k-NN", "accuracy", "rank s", "tune s")
     for data, found in report["data"].items():
         for name, row in found["backbones"].items():
             figures = [f"{row[key]:.4f}" for key in (*SCORES, "accuracy")]
@@ -205,7 +213,9 @@ def show(report: Mapping[str, Any]) -> None:
     verdict = Table("data", "score", "Spearman", "Kendall", "regret")
     for data, found in [*report["data"].items(), ("mean", report["mean"])]:
         for score in SCORES if found else ():
-            verdict.add_row(data, score, *(f"{value:.3f}" for value in found[score].values()))
+            verdict.add_row(
+                data, score, *("–" if value is None else f"{value:.3f}" for value in found[score].values())
+            )
         verdict.add_section()
     console = Console(stderr=True)
     console.print(table)
