@@ -106,6 +106,8 @@ def test_a_name_of_the_zoo_comes_before_a_path(tmp_path, monkeypatch):
         ("kaggle:a/b/pyTorch/c/1", ConfigError, "frameworks keras and tensorFlow2"),
         ("kaggle:a/b/tensorFlow2/c", ConfigError, "names no version"),
         ("hf:model", ConfigError, "expected owner/model"),
+        ("kaggle:a/b/keras/c d", ConfigError, "expected owner/model/framework/variation"),
+        ("hub:a b/c", ConfigError, "expected a handle without spaces"),
         ("hub:./nowhere", FetchError, "no such file or folder"),
         ("./nowhere", FetchError, "no such file or folder"),
         ("model.keras", FetchError, "no such file or folder"),

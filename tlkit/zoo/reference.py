@@ -127,6 +127,8 @@ def _hub(rest: str) -> HubSource | FileSource | KerasHubSource:
     if not address:
         raise _malformed("hub", rest, "a handle or a path")
     path = Path(address).expanduser()
+    if not path.exists() and re.search(r"[\s\x00-\x1f]", address):
+        raise _malformed("hub", rest, "a handle without spaces, or a path that is there")
     handle = str(path.absolute()) if path.exists() else address
     if not path.exists() and not address.startswith(("https://", "gs://")):
         if address.startswith(("/", ".", "~")):
@@ -138,7 +140,7 @@ def _hub(rest: str) -> HubSource | FileSource | KerasHubSource:
 def _kaggle(rest: str) -> HubSource | KerasHubSource:
     address, options = _options(rest, ("sha256", "output"))
     parts = address.removeprefix("//").strip("/").split("/")
-    if len(parts) not in (4, 5) or not all(parts):
+    if len(parts) not in (4, 5) or not all(re.fullmatch(r"[\w.-]+", part) for part in parts):
         raise _malformed("kaggle", rest, "owner/model/framework/variation[/version]")
     framework = parts[2].lower()
     if framework == "keras":
