@@ -6,6 +6,7 @@ folder that `Trap` names; the test looks whether it is there, and whether anythi
 
 import json
 import pickle
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tlkit.backbones.checked_keras import load_checked_model
 from tlkit.backbones.keras_file import load_keras_file
 from tlkit.config import load_config
 from tlkit.errors import FetchError, TlkitError
+from tlkit.exporting import readme
 from tlkit.zoo import archive
 
 import hostile_archives
@@ -150,6 +152,13 @@ def test_names_with_html_stay_text_in_a_notebook():
     tags = Tags()
     tags.feed(run._repr_html_())
     assert set(tags.found) == {"table", "tr", "th", "td"}
+
+
+def test_names_with_html_stay_text_in_the_readme_of_an_export():
+    names = ["<script>alert(1)</script>", "a`<img src=x>", "``<b>", "plain"]
+    (_, line) = readme._labels(names)
+    shown = re.sub(r"(`+)( ?)(.*?)\2\1(?!`)", "", line)  # what a reader of Markdown does not take for code
+    assert shown == "In the order of the scores: , , , ."
 
 
 # -- the same through the doors that people use

@@ -6,7 +6,7 @@ import nbclient
 import nbformat
 import pytest
 
-from tlkit.progress import make_console, spinner, track
+from tlkit.progress import byte_bar, make_console, spinner, track
 
 
 def test_progress_leaves_nothing_behind_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
@@ -36,3 +36,10 @@ def test_a_notebook_shows_a_line_that_moves_and_goes_away() -> None:
     assert any("Counting" in line and "2/5" in line for line in seen)
     assert seen[-1] == ""
     assert not any("\x1b" in line for line in seen)
+
+
+def test_bytes_leave_nothing_behind_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with byte_bar("Downloading", None) as report:
+        report(10, None)
+        report(20, 100)
+    assert capfd.readouterr() == ("", "")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import tensorflow as tf
@@ -25,7 +27,7 @@ GIVES = {
 def make_readme(interface: Interface, description: Mapping[str, Any], entry: ZooEntry) -> str:
     """The page, in Markdown. `description` is that of `input.json`."""
     parts = [
-        f"# {entry.name}, fine-tuned to give {GIVES[description['task']]}",
+        f"# {escape(entry.name)}, fine-tuned to give {GIVES[description['task']]}",
         "This folder is a TensorFlow SavedModel with its preprocessing inside. It was made by tlkit, and "
         "needs nothing of tlkit. `assets/input.json` has all of this page for programs.",
         *_before_sending(description["client_steps"]),
@@ -117,10 +119,17 @@ def _words(inside: Mapping[str, Any]) -> list[str]:
 def _labels(labels: list[str]) -> list[str]:
     if not labels:
         return []
-    names = ", ".join(f"`{name}`" for name in labels[:SHOWN_LABELS])
+    names = ", ".join(_code(name) for name in labels[:SHOWN_LABELS])
     more = (
         f" and {len(labels) - SHOWN_LABELS} more, in `assets/labels.txt`"
         if len(labels) > SHOWN_LABELS
         else ""
     )
     return ["## Labels", f"In the order of the scores: {names}{more}."]
+
+
+def _code(name: str) -> str:
+    """A name as it is, whatever is in it: its marks must be longer than any in the name."""
+    marks = "`" * (1 + max((len(run) for run in re.findall("`+", name)), default=0))
+    space = " " if "`" in name else ""
+    return f"{marks}{space}{' '.join(name.split())}{space}{marks}"
