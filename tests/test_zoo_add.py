@@ -7,13 +7,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_keras_hub import keras_hub_model
 
 from tlkit import zoo
 from tlkit.backbones import load
 from tlkit.errors import ConfigError, FetchError
 from tlkit.freezing import group_layers
 from tlkit.workflows.zoo_add import add_to_zoo, group_parameters
+from tlkit.zoo.fetch import cached_path
 from tlkit.zoo.hashing import hash_of
+from tlkit.zoo.reference import parse_reference
 from tlkit.zoo.registry import read_zoo
 
 from saved_models import (
@@ -188,3 +191,29 @@ def test_a_saved_model_that_reads_files_is_added_only_if_it_is_trusted(tmp_path)
     assert not (tmp_path / "model_zoo.yaml").exists()
     assert add_to_zoo("reader", "reader", trust=True).entry.name == "reader"
     assert "trust" not in (tmp_path / "model_zoo.yaml").read_text()
+
+
+def test_a_keras_hub_folder_becomes_an_entry(tmp_path):
+    keras_hub_model("ResNetBackbone").save_to_preset("preset")
+    with pytest.raises(ConfigError, match="does not say how pictures are scaled"):
+        add_to_zoo("my_resnet", "preset")
+    added = add_to_zoo("my_resnet", "preset", scaling="imagenet", image_size=64)
+    entry = registered("my_resnet")
+    assert entry.source.preset == str(tmp_path / "preset")
+    assert entry.input.scaling.mean == (123.675, 116.28, 103.53)
+    assert sum(added.groups.values()) == entry.params
+    assert load("my_resnet").model.input.shape == (None, 64, 64, 3)
+
+
+def test_what_came_from_the_web_is_described_by_what_it_is(tmp_path, monkeypatch):
+    """The download itself has tests of its own; here the file is as if it had been fetched."""
+    file = tmp_path / "mine.keras"
+    source = f"url:https://example.org/mine.keras#sha256={hash_of(file)}"
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "cache"))
+    kept = cached_path(parse_reference(source))
+    kept.parent.mkdir(parents=True)
+    shutil.copy(file, kept)
+    monkeypatch.setenv("TLKIT_OFFLINE", "1")
+    add_to_zoo("from_web", source)
+    assert registered("from_web").source == parse_reference(source)
+    assert load("from_web").entry.params == load("mine.keras").entry.params
