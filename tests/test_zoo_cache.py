@@ -9,6 +9,7 @@ from test_fetch import make_wheel
 
 from tlkit import zoo
 from tlkit.errors import FetchError
+from tlkit.zoo.cache import hub_folder
 from tlkit.zoo.export import export_to
 from tlkit.zoo.fetch import cached_path, fetch_source
 from tlkit.zoo.pruning import prune
@@ -243,6 +244,26 @@ def test_errors_name_the_file_and_not_its_copy(index):
     with pytest.raises(FetchError) as caught, zoo.open_weights(entry) as copy:
         raise FetchError(f"{copy} is damaged")
     assert str(caught.value) == f"{path} is damaged"
+
+
+def test_the_preprocessing_of_a_saved_model_stays_and_is_taken_along(index, tmp_path, monkeypatch):
+    handles = ["https://example.org/encoder/1", "https://example.org/preprocess/1"]
+    for handle in handles:
+        hub_folder(handle).mkdir(parents=True)
+        (hub_folder(handle) / "saved_model.pb").write_bytes(handle.encode())
+    entry = entry_of(HubSource(kind="hub", handle=handles[0]))
+    takes = zoo.get("minilm_l6").input.model_copy(
+        update={"preprocessing": HubSource(kind="hub", handle=handles[1])}
+    )
+    entry = entry.model_copy(update={"input": takes})
+    monkeypatch.setattr("tlkit.zoo.pruning.entries", lambda: (entry,))
+    assert prune() == ()
+    export_to(tmp_path / "stick", [entry], print)
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "stick"))
+    assert [(hub_folder(handle) / "saved_model.pb").read_bytes().decode() for handle in handles] == handles
+    hub_folder(handles[1]).rename(tmp_path / "gone")
+    with pytest.raises(FetchError, match="needs https://example.org/preprocess/1, which is not in the cache"):
+        export_to(tmp_path / "other", [entry], print)
 
 
 @pytest.mark.real

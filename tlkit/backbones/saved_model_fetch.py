@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tarfile
 import warnings
@@ -13,7 +12,7 @@ from pathlib import Path
 from tlkit import zoo
 from tlkit.errors import FetchError
 from tlkit.zoo.archive import MAX_FILES, limit_for, unpack
-from tlkit.zoo.cache import Progress, announced, home, keep, offline, storage_errors
+from tlkit.zoo.cache import Progress, announced, home, hub_folder, keep, offline, storage_errors
 from tlkit.zoo.hashing import hash_of, hash_of_file
 from tlkit.zoo.saved_model_files import find_saved_model
 from tlkit.zoo.source import HubSource
@@ -62,7 +61,7 @@ def _unpacked(archive: Path, progress: Progress | None) -> Path:
 
 def _resolved(handle: str, progress: Progress | None) -> Path:
     cache = home() / "hub"
-    kept = cache / hashlib.sha1(handle.encode()).hexdigest()  # the name that tensorflow-hub gives it
+    kept = hub_folder(handle)
     if kept.is_dir():
         return find_saved_model(kept)
     if offline():

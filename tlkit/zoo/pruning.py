@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlkit.zoo.cache import home, hub_folder, storage_errors
+from tlkit.zoo.entry import TextInput
 from tlkit.zoo.fetch import cached_path
 from tlkit.zoo.hashing import hash_of_file
 from tlkit.zoo.registry import entries
@@ -57,8 +58,11 @@ def _slots() -> list[Path]:
 
 def _named() -> set[Path]:
     found = set()
-    sources = [source for entry in entries() for source in (entry.source, *entry.mirrors)]
-    for source in (*sources, *(sample.source for sample in samples())):
+    known = entries()
+    sources = [source for entry in known for source in (entry.source, *entry.mirrors)]
+    inputs = [entry.input for entry in known]
+    before = [takes.preprocessing for takes in inputs if isinstance(takes, TextInput)]
+    for source in (*sources, *before, *(sample.source for sample in samples())):
         if isinstance(source, WheelSource | UrlSource):
             found.add(cached_path(source).parent)
         elif isinstance(source, HubSource):
