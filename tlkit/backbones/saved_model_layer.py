@@ -113,7 +113,7 @@ def saved_model_objects(folder: Path) -> dict[str, type]:
         @classmethod
         def from_config(cls, config: dict[str, Any]) -> SavedModelLayer:
             name = config["name"]
-            if Path(name).name != name:
+            if Path(name).name != name or name == "..":
                 raise ConfigError(f"A SavedModel's folder is a plain name, received {name!r}")
             opened = open_saved_model(folder / name, config["sha256"])
             return SavedModelLayer(opened, **{key: value for key, value in config.items() if key != "sha256"})
