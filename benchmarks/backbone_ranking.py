@@ -122,7 +122,7 @@ def described(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def correlation(table: pd.DataFrame, score: str) -> dict[str, float | None]:
-    """Of the means over the seeds, one pair for each backbone. None where all scores or accuracies are equal."""
+    """Of the means over the seeds, one pair for each backbone. None where one of them is always the same."""
     means = table.groupby("backbone", sort=False).mean(numeric_only=True)
     accuracy = means["accuracy"]
     regret = float(accuracy.max() - accuracy[means[score].idxmax()])
@@ -217,7 +217,7 @@ def show(report: Mapping[str, Any]) -> None:
                 data, score, *("–" if value is None else f"{value:.3f}" for value in found[score].values())
             )
         verdict.add_section()
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     console.print(table)
     console.print(verdict)
 
