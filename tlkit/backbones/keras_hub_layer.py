@@ -62,6 +62,9 @@ class KerasHubLayer(keras.layers.Layer):
         given = self.layer(inputs, **self.call_arguments)
         return given[0] if isinstance(given, tuple) else given
 
+    def get_build_config(self) -> None:
+        """None: the layer is built where it is called. Some of KerasHub's cannot be built from a shape."""
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),

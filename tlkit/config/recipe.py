@@ -7,7 +7,7 @@ from typing import Literal
 
 from tlkit.config.plan import FullPlan, PlanSpec, TopPlan
 
-Kind = Literal["image", "text", "scratch"]
+Kind = Literal["image", "transformer", "text", "scratch"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Recipe:
 
 RECIPES: dict[Kind, Recipe] = {
     "image": Recipe(TopPlan(), head_learning_rate=1e-3, learning_rate=3e-4),
+    # Vision transformers. Chosen on validation data of toy pictures: at 3e-4 a DINOv2's loss rises first.
+    "transformer": Recipe(TopPlan(), head_learning_rate=1e-3, learning_rate=5e-5),
     "text": Recipe(FullPlan(epochs=3), head_learning_rate=1e-3, learning_rate=1e-4),
     "scratch": Recipe(FullPlan(epochs=15), head_learning_rate=1e-3, learning_rate=1e-3, patience=3),
 }

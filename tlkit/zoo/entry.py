@@ -176,11 +176,14 @@ class ZooEntry(Record):
         return groups
 
     @property
-    def kind(self) -> Literal["image", "text", "scratch"]:
-        """Which recipe fits: that of its modality, or that of backbones without pretrained weights."""
+    def kind(self) -> Literal["image", "transformer", "text", "scratch"]:
+        """Which recipe fits: that of its modality, of vision transformers (those with a class token), or of
+        backbones without pretrained weights."""
         if isinstance(self.source, NoSource):
             return "scratch"
-        return "text" if self.modality == "text" else "image"
+        if self.modality == "text":
+            return "text"
+        return "transformer" if self.pooling == "cls" else "image"
 
     def to_dict(self) -> dict[str, Any]:
         """The entry as plain lists, dicts and numbers, ready for YAML or JSON."""
