@@ -78,10 +78,11 @@ def _callable_endpoint(loaded: Any) -> Endpoint:
     answering = [call for call in calls if not call.trains] or calls
     # The most general of those that answer: Keras saves one for each name that its input had.
     chosen = max(answering, key=lambda call: call.generality)
-    has_training = chosen.training_at is not None
+    has_training = chosen.asks_training or len({each.trains for each in calls}) > 1
 
     def call(given: Mapping[str, Any], training: bool) -> Any:
-        args, kwargs = chosen.arguments(given, training)
+        # Where there is no choice, what it was saved with.
+        args, kwargs = chosen.arguments(given, training if has_training else None)
         return function(*args, **kwargs)
 
     variables = _used_variables(concrete)
@@ -91,7 +92,7 @@ def _callable_endpoint(loaded: Any) -> Endpoint:
         variables=variables,
         trainable=_trainable(loaded, variables),
         losses=tuple(each for each in getattr(loaded, "regularization_losses", ()) if callable(each)),
-        has_training=has_training and len({each.trains for each in calls}) > 1,
+        has_training=has_training,
         owner=loaded,
         graph=chosen.function,
         function=call,
@@ -135,6 +136,7 @@ class _Call:
         if "training" in self.kwargs:
             self.training_at = "training"
         self.trains = values.get("training") is True
+        self.asks_training = isinstance(values.get("training"), tf.TensorSpec)
         several = sum(_has_tensors(value) for name, value in values.items() if name != "training") > 1
         self.paths: dict[str, tuple[Any, ...]] = {}
         self.inputs: dict[str, tf.TensorSpec] = {}
@@ -155,12 +157,13 @@ class _Call:
         """How many sizes are open."""
         return sum(size is None for spec in self.inputs.values() for size in spec.shape or ())
 
-    def arguments(self, given: Mapping[str, Any], training: bool) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self, given: Mapping[str, Any], training: bool | None) -> tuple[list[Any], dict[str, Any]]:
+        """As they were traced, with these tensors. Without training it was False, None or left out."""
         places: dict[Any, Any] = {**dict(enumerate(self.args)), **self.kwargs}
-        if self.training_at is not None:
-            was = places.get(self.training_at)
-            tensor = isinstance(was, tf.TensorSpec)
-            places[self.training_at] = tf.constant(training) if tensor else training
+        if self.asks_training:
+            places[self.training_at] = tf.constant(bool(training))
+        elif training:
+            places[self.training_at] = True
         for name, path in self.paths.items():
             places[path[0]] = _put(places[path[0]], path[1:], given[name])
         return [places[number] for number in range(len(self.args))], {
