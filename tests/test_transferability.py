@@ -119,7 +119,7 @@ def test_features_that_say_nothing_or_everything_have_finite_evidence() -> None:
 
 def test_neighbours_are_other_examples_by_cosine() -> None:
     angles = np.deg2rad([0, 1, 2, 3, 4, 5, 90, 91, 92, 93, 94, 95])
-    features = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.arange(1, 13)[:, None]
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.tile(2.0 ** np.arange(6), 2)[:, None]
     labels = np.repeat([0, 1], 6)
     assert nearest_neighbour_score(features, labels, "classify") == 1.0
     labels[0] = 1  # nobody near has its label, and it outvotes nobody
