@@ -138,16 +138,17 @@ def _image_fields(
 
 
 def _image_arguments(whole: keras.Model) -> dict[str, Any]:
-    """The constructor's arguments that are not its defaults, as plain values."""
+    """The constructor's arguments that are neither its defaults nor left to the family, as plain values."""
     backbone = type(whole).__name__
     parameters = inspect.signature(backbone_class(backbone).__init__).parameters
+    shared = family_fields(FAMILIES[backbone])["constructor"]["arguments"]
     table = _TABLE_SHAPES.get(backbone)
     kept = {}
     for name, value in plain_arguments(whole).items():
         if name in _SHAPES and name != table:
             continue  # the size of pictures is not the architecture's
         default = parameters[name].default if name in parameters else inspect.Parameter.empty
-        if name == table or value != json.loads(json.dumps(default, default=str)):
+        if name == table or name in shared or value != json.loads(json.dumps(default, default=str)):
             kept[name] = value
     return kept
 
