@@ -54,6 +54,7 @@ _VOCABULARIES = {
     "wordpiece": ["vocabulary.txt"],
 }
 _LICENSE = "as the preset's model card says"
+_PADDED = "resize: the preset pads a picture before it scales it, tlkit after: borders differ a little"
 
 
 def describe_keras_hub(
@@ -121,6 +122,7 @@ def _image_fields(
         size = max(size // step * step, least)
     with fresh_names():
         model = build_keras_hub_image(size, backbone=backbone, **arguments)
+    resizing: dict[str, Any] = {} if converter is None else _resizing(converter)
     return {
         "constructor": {"builder": "keras_hub_image", "arguments": {"backbone": backbone, **arguments}},
         "input": {
@@ -128,8 +130,9 @@ def _image_fields(
             "min_image_size": least,
             "multiple_of": step,
             "scaling": (scaling or scaling_of(converter)).model_dump(),
-            "resizing": {} if converter is None else _resizing(converter),
+            "resizing": resizing,
         },
+        "notes": [_PADDED] if resizing.get("fit") == "pad" else [],
         "params": model.count_params(),
         **({"pooling": "avg"} if not arguments.get("use_class_token", True) else {}),
         # The one group that only some members of a family have.
