@@ -52,9 +52,10 @@ def cache_folder() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _stable_environment(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _stable_environment(cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test starts with the same settings, whatever the shell or the test before it had set."""
     monkeypatch.setenv("TLKIT_HOME", str(cache_folder))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path.with_name(f"{tmp_path.name}-config")))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("TLKIT_OFFLINE", raising=False)
     monkeypatch.delenv("TLKIT_ZOO", raising=False)

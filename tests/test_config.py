@@ -273,3 +273,10 @@ def test_set_path_makes_the_mappings_between() -> None:
     tree: dict[str, object] = {}
     set_path(tree, "a.b.c", 1)
     assert tree == {"a": {"b": {"c": 1}}}
+
+
+def test_a_file_cannot_say_that_something_is_trusted(tmp_path):
+    (tmp_path / "config.yaml").write_text("trust: true\n")
+    with pytest.raises(ConfigError, match="trust cannot be given by a file.*--trust"):
+        load_config(tmp_path / "config.yaml")
+    assert load_config(None, options={"trust": True}).config.trust

