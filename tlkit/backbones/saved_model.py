@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ from tlkit.backbones.saved_model_layer import SavedModelLayer
 from tlkit.backbones.saved_model_open import OpenedSavedModel, open_saved_model
 from tlkit.errors import ConfigError
 from tlkit.zoo.entry import ImageInput, TensorInput, TextInput, ZooEntry
+from tlkit.zoo.fetch import cached_path, expected_hash_of, fetchable_sources
 from tlkit.zoo.saved_model_files import FAMILY
 from tlkit.zoo.source import HubSource, Source
 
@@ -41,7 +43,8 @@ def load_saved_model(entry: ZooEntry, *, image_size: int | None = None, trust: b
 
     Raises FetchError (cannot be had, refused), ConfigError (does not fit the entry) and StorageError.
     """
-    opened = open_saved_model(fetch_saved_model(entry), _pin(entry.source), trust=trust)
+    folder = fetch_saved_model(entry)
+    opened = open_saved_model(folder, _pin(entry, folder), trust=trust)
     if not opened.endpoint.variables:
         raise ConfigError(f"The SavedModel of {entry.name!r} holds no variables, so there is nothing to tune")
     entry = _pinned(entry, opened.sha256)
@@ -73,7 +76,8 @@ def describe_saved_model(source: Source, name: str, *, trust: bool = False) -> Z
         params=1,
         license="unknown",
     )
-    opened = open_saved_model(fetch_saved_model(entry), _pin(source), trust=trust)
+    folder = fetch_saved_model(entry)
+    opened = open_saved_model(folder, _pin(entry, folder), trust=trust)
     modality, takes = describe_input(opened)
     entry = entry.model_copy(update={"modality": modality, "input": takes})
     n_params = sum(int(each.shape.num_elements()) for each in opened.endpoint.variables)
@@ -245,6 +249,12 @@ def _with_hash(source: HubSource, sha256: str) -> HubSource:
     return source.model_copy(update={"sha256": sha256})
 
 
-def _pin(source: Source) -> str | None:
-    """The hash of the SavedModel's folder, where the source names it."""
-    return source.sha256 if isinstance(source, HubSource) else None
+def _pin(entry: ZooEntry, folder: Path) -> str | None:
+    """The hash that was checked, or is named, for the SavedModel in `folder`."""
+    if isinstance(entry.source, HubSource):
+        return entry.source.sha256
+    # A folder inside of what was fetched has no hash of its own.
+    return next(
+        (expected_hash_of(source) for source in fetchable_sources(entry) if cached_path(source) == folder),
+        None,
+    )
