@@ -93,6 +93,8 @@ def test_models_without_harm_are_opened(tmp_path):
     x = keras.layers.BatchNormalization()(keras.ops.relu(x) + 1)
     x = keras.layers.Activation(keras.activations.silu)(keras.layers.RandomFlip()(x))
     inner = keras.Sequential([keras.Input((6, 6, 4)), keras.layers.TimeDistributed(keras.layers.Dense(3))])
+    inner.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 9)), keras.losses.Huber())
+    inner.optimizer.build(inner.trainable_variables)
     x = keras.layers.Bidirectional(keras.layers.LSTM(2))(keras.layers.Reshape((36, 3))(inner(x)))
     model = keras.Model(inputs, keras.layers.Dense(2, dtype="mixed_bfloat16")(x))
     model.compile("adamw", "mse")

@@ -124,7 +124,10 @@ def _is_part_of_a_model(found: Any) -> bool:
         keras.dtype_policies.DTypePolicy,
         keras.Quantizer,
         keras.random.SeedGenerator,
+        keras.optimizers.Optimizer,  # a model inside that was compiled says what for
         keras.optimizers.schedules.LearningRateSchedule,
+        keras.Loss,
+        keras.Metric,
     )
     return isinstance(found, type) and issubclass(found, parts) and found.__name__ not in _CODE
 
