@@ -306,7 +306,7 @@ def test_ctrl_c_saves_the_best_model_so_far_and_says_how_to_use_it(photos, tmp_p
                 assert process.poll() is None, process.stderr.read()
                 time.sleep(0.2)
             process.send_signal(signal.SIGINT)
-            _, messages = process.communicate(timeout=120)
+            _, messages = process.communicate(timeout=400)
         finally:
             process.kill()  # whatever happened: a process left behind is blamed on a later test
     assert process.returncode == 130
