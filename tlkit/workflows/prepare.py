@@ -23,6 +23,7 @@ from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.progress import spinner
 from tlkit.results import RunFolder
 from tlkit.training import Trainable, choose_batch_size
+from tlkit.workflows.backbone import load_backbone
 from tlkit.workflows.examples import Preprocessing, default_backbone, load_examples
 from tlkit.workflows.fits import require_fit, require_trainable
 from tlkit.workflows.objects import PYTHON_MODEL, PythonObjects
@@ -80,7 +81,7 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     train = dataset.splits["train"]
     classes = dataset.manifest.classes
     with strategy.scope(), spinner(f"Loading {config.backbone}"):
-        backbone = _load_backbone(config, entry, preprocessing, objects)
+        backbone = _find_backbone(config, entry, preprocessing, objects)
         if config.head.pooling == "auto" and entry.pooling == "cls" and objects.head is None:
             config = config.model_copy(update={"head": config.head.model_copy(update={"pooling": "cls"})})
         keras.utils.set_random_seed(config.seed)
@@ -154,7 +155,7 @@ def _run_folder(config: RunConfig) -> RunFolder | None:
     return folder if folder.path.is_dir() and folder.state.exists() else None
 
 
-def _load_backbone(
+def _find_backbone(
     config: RunConfig, entry: ZooEntry, preprocessing: Preprocessing, objects: PythonObjects
 ) -> Backbone:
     assert config.backbone is not None
@@ -163,15 +164,7 @@ def _load_backbone(
     if isinstance(preprocessing, TextPreprocessing):
         if tuned is not None:
             return Backbone(entry, tuned, dict(tuned.output))
-        return load(
-            entry,
-            weights=weights,
-            seed=config.seed,
-            architecture=config.architecture,
-            vocabulary_size=preprocessing.tokenizer.vocabulary_size,
-            sequence_length=preprocessing.sequence_length,
-            trust=config.trust,
-        )
+        return load_backbone(config, entry, preprocessing, weights=weights)
     size = preprocessing.image_size
     if tuned is not None and tuned.input_shape[1] == size:
         return Backbone(entry, tuned, image_features(tuned))
@@ -183,14 +176,7 @@ def _load_backbone(
             f"preprocessing.image_size: {config.backbone!r} takes pictures of {tuned.input_shape[1]} pixels "
             f"only, received {size}."
         )
-    backbone = load(
-        entry,
-        weights=weights,
-        image_size=size,
-        seed=config.seed,
-        architecture=config.architecture,
-        trust=config.trust,
-    )
+    backbone = load_backbone(config, entry, preprocessing, weights=weights)
     if tuned is not None:
         backbone.model.set_weights(tuned.get_weights())
     return backbone

@@ -17,13 +17,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit.backbones import Backbone, load
+from tlkit.backbones import Backbone
 from tlkit.config import RunConfig
 from tlkit.config.load import validate
 from tlkit.data import Examples, make_pipeline
 from tlkit.errors import TlkitError
 from tlkit.heads.pooling import pool
 from tlkit.preprocessing import TextPreprocessing, make_preprocessing
+from tlkit.workflows.backbone import load_backbone
 from tlkit.workflows.examples import Preprocessing, load_examples
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.outputs import model_function
@@ -60,7 +61,7 @@ def compute_features(
     """
     started = time.perf_counter()
     examples, preprocessing = _read(config, entry, inputs)
-    backbone = _load(config, entry, preprocessing)
+    backbone = load_backbone(config, entry, preprocessing, weights=config.weights == "pretrained")
     answer = model_function(pooled_model(backbone, config.head.pooling))
     loaded = time.perf_counter()
     features: Any = None
@@ -124,23 +125,3 @@ def _read(config: RunConfig, entry: ZooEntry, inputs: list[str]) -> tuple[Exampl
         return Examples(ids, paths, None, numbers), preprocessing
     dataset, text_preprocessing = load_examples(config, entry, PythonObjects(data=(inputs, numbers)))
     return dataset.splits["train"], text_preprocessing
-
-
-def _load(config: RunConfig, entry: ZooEntry, preprocessing: Preprocessing) -> Backbone:
-    weights = config.weights == "pretrained"
-    if isinstance(preprocessing, TextPreprocessing):
-        return load(
-            entry,
-            weights=weights,
-            seed=config.seed,
-            vocabulary_size=preprocessing.tokenizer.vocabulary_size,
-            sequence_length=preprocessing.sequence_length,
-            trust=config.trust,
-        )
-    return load(
-        entry,
-        weights=weights,
-        image_size=preprocessing.image_size,
-        seed=config.seed,
-        trust=config.trust,
-    )
