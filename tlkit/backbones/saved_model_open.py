@@ -44,8 +44,8 @@ def open_saved_model(folder: Path, sha256: str | None = None, *, trust: bool = F
     """Load the SavedModel in `folder`, in the scope of the strategy that will train it.
 
     What is loaded is a copy that nobody else can change after it was hashed and looked through. `trust` lets
-    a SavedModel with operations that read or write files or run Python load, and is remembered for its hash
-    on this machine.
+    a SavedModel load that holds operations which are not known to compute only, such as those that read files
+    or run Python, and is remembered for its hash on this machine.
 
     Raises FetchError (another hash than `sha256`, damaged, or refused because of what it holds), ConfigError
     (it has nothing to call, or several replicas cannot hold it) and StorageError (no room for the copy).
@@ -91,9 +91,9 @@ def _require_harmless(folder: Path, findings: Findings, sha256: str, trust: bool
         remember_trust(sha256)
     elif not is_trusted(sha256):
         raise FetchError(
-            f"The SavedModel {folder} was refused: it holds {', '.join(findings.operations)}, which can read "
-            "or write files, run Python or use the network. If you trust whoever made it: --trust "
-            "(trust=True)"
+            f"The SavedModel {folder} was refused: it holds {', '.join(findings.operations)}, which tlkit "
+            "does not know as something that only computes; such can read or write files, run Python or use "
+            "the network. If you trust whoever made it: --trust (trust=True)"
         )
 
 

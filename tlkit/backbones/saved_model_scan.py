@@ -1,44 +1,31 @@
 """What a SavedModel would do beside computing, found in its protos before it is loaded.
 
-A graph can read and write files and run Python functions of the process. Only what every SavedModel needs is
-excused: the functions that save and restore its variables, as long as nothing else calls them, and tables
-that are filled from the SavedModel's own asset files.
+A graph can read and write files and run Python functions of the process. So every operation in it has to be
+one that is known to compute only. What every SavedModel needs beside those is excused: the functions that
+save and restore its variables, as long as nothing else calls them, and tables that are filled from the
+SavedModel's own asset files.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry  # private: `tf.raw_ops` leaves some operations out
 
+from tlkit.backbones.saved_model_operations import is_pure, without_version
 from tlkit.errors import FetchError
 from tlkit.zoo.saved_model_files import GRAPH_FILE
 
-# Whole names of operations that read or write files, run Python, or talk to other processes.
-DANGEROUS = re.compile(
-    r"ReadFile|WriteFile|MatchingFiles|WholeFileReader|(TextLine|FixedLengthRecord|TFRecord|LMDB)Reader|"
-    r"RecordInput|GenerateVocabRemapping|LoadAndRemapMatrix|"
-    r"(Experimental)?(TextLine|FixedLengthRecord|TFRecord|CSV|Sql|LMDB|MatchingFiles|Load|Save|Cache|"
-    r"Snapshot|SnapshotChunk|SnapshotNested|ListSnapshotChunks|DataService\w*)Dataset(Reader)?|"
-    r"DatasetFromGraph|DeserializeIterator|"  # a graph in a string, which no scan sees
-    r"\w*DatasetToTFRecord|DistributedSave|RegisterDataset|\w*PyFunc\w*|"
-    r"Save|SaveSlices|Restore|RestoreSlice|MergeV2Checkpoints|"
-    r"Create\w*Summary(File|Db)Writer|CreateSummary\w+|Write\w*Summary|ImportEvent|"
-    r"Debug\w+|InitializeTRTResource|SerializeTRTResource|CreateTRTResourceHandle|TRTEngineOp|"
-    r"Gcs\w+|BigQuery\w+|Bigtable\w+|Rpc\w*|TryRpc\w*|RemoteCall|RemoteFusedGraphExecute|FileSystem\w+|"
-    r"Collective\w+|ConfigureDistributedTPU"
-)
-_VERSION = re.compile(r"V\d+$")
 _SAVER = frozenset({"Save", "SaveSlices", "Restore", "RestoreSlice", "MergeV2Checkpoints"})
 _TABLE = "InitializeTableFromTextFile"
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_STREAMS = (b"", b"stderr", b"stdout", b"log(info)", b"log(warning)", b"log(error)")
 _MAIN = ""  # the name of the graph that is no function
 
 
@@ -46,9 +33,9 @@ _MAIN = ""  # the name of the graph that is no function
 class Findings:
     """What is in a SavedModel.
 
-    `operations` are those that it should not have, `unknown_operations` those that TensorFlow itself does not
-    have, both sorted; `has_objects` is false for the format of TensorFlow 1, which has graphs without
-    objects; `tag_sets` are those of its graphs.
+    `operations` are those that are not known to compute only, `unknown_operations` those that TensorFlow, as
+    it is loaded now, does not have, both sorted; `has_objects` is false for the format of TensorFlow 1, which
+    has graphs without objects; `tag_sets` are those of its graphs.
     """
 
     operations: tuple[str, ...]
@@ -70,16 +57,11 @@ def scan_saved_model(folder: Path) -> Findings:
     has_objects = len(proto.meta_graphs) == 1 and proto.meta_graphs[0].HasField("object_graph_def")
     graphs = [_Graph(graph, has_objects) for graph in proto.meta_graphs]
     return Findings(
-        operations=tuple(sorted({name for graph in graphs for name in graph.dangerous()})),
+        operations=tuple(sorted({name for graph in graphs for name in graph.suspicious()})),
         unknown_operations=tuple(sorted({name for graph in graphs for name in graph.unknown()})),
         has_objects=has_objects,
         tag_sets=tuple(tuple(graph.meta_info_def.tags) for graph in proto.meta_graphs),
     )
-
-
-def is_dangerous(operation: str) -> bool:
-    """Whether an operation of this name does more than to compute."""
-    return DANGEROUS.fullmatch(_VERSION.sub("", operation)) is not None
 
 
 class _Graph:
@@ -93,31 +75,43 @@ class _Graph:
         self.nodes[_MAIN] = list(meta_graph.graph_def.node)
         self.by_name = {graph: {node.name: node for node in nodes} for graph, nodes in self.nodes.items()}
 
-    def dangerous(self) -> Iterator[str]:
+    def suspicious(self) -> Iterator[str]:
         for definition in self.meta_graph.asset_file_def:
             parts = Path(definition.filename).parts
             if ".." in parts or definition.filename.startswith(("/", "~")) or "://" in definition.filename:
                 yield f"an asset outside its folder ({definition.filename!r})"
         for graph, nodes in self.nodes.items():
             for node in nodes:
-                kind = _VERSION.sub("", node.op)
-                if kind in _SAVER and not self._runs(graph, node):
-                    continue
-                if kind == _TABLE and not self._is_asset(graph, node.input[1], frozenset()):
-                    yield f"{node.op} of a file that is no asset"
-                elif kind in ("DecodeProto", "EncodeProto") and not self._has_own_descriptors(node):
-                    yield f"{node.op} with descriptors of a file"
-                elif kind == "Print" and node.attr["output_stream"].s.startswith(b"file:"):
-                    yield f"{node.op} to a file"
-                elif is_dangerous(node.op):
-                    yield node.op
+                if not is_pure(node.op) and not self._calls_a_function(node):
+                    yield from self._reason(graph, node)
 
     def unknown(self) -> Iterator[str]:
         for nodes in self.nodes.values():
             for node in nodes:
-                named = node.op in self.functions or node.op.startswith("_")
-                if not named and not hasattr(tf.raw_ops, node.op):
+                if node.op not in self.functions and op_def_registry.get(node.op) is None:
                     yield node.op
+
+    def _calls_a_function(self, node: Any) -> bool:
+        """Whether it is of the old kind of calls, which have the name of a function, and of no operation."""
+        return node.op in self.functions and op_def_registry.get(node.op) is None
+
+    def _reason(self, graph: str, node: Any) -> Iterator[str]:
+        """What speaks against an operation that does more than to compute, if anything does here."""
+        kind = without_version(node.op)
+        if kind in _SAVER:
+            if self._runs(graph, node):
+                yield node.op
+        elif kind == _TABLE:
+            if not self._is_asset(graph, node.input[1], frozenset()):
+                yield f"{node.op} of a file that is no asset"
+        elif kind in ("DecodeProto", "EncodeProto"):
+            if not self._has_own_descriptors(node):
+                yield f"{node.op} with descriptors of a file"
+        elif kind == "Print":
+            if node.attr["output_stream"].s not in _STREAMS:
+                yield f"{node.op} to a file"
+        else:
+            yield node.op
 
     def _has_own_descriptors(self, node: Any) -> bool:
         return node.attr["descriptor_source"].s.startswith((b"bytes://", b"local://")) or not (
@@ -216,11 +210,13 @@ class _Graph:
 
 
 def _references(node: Any) -> list[str]:
-    """The functions that a node may call."""
-    names = [node.op]
-    for value in node.attr.values():
-        names += [value.func.name] if value.HasField("func") else []
-        names += [each.name for each in value.list.func]
+    """The functions that a node may call, or hand on to one that it calls."""
+    names, waiting = [node.op], list(node.attr.values())
+    while waiting:
+        value = waiting.pop()
+        for function in (value.func, *value.list.func):
+            names += [function.name] if function.name else []
+            waiting += function.attr.values()
     return names
 
 
