@@ -4,9 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from tlkit.config import PLANS, RunConfig, StageSpec, dump, flatten, load_config, read_yaml, to_yaml, validate
+from tlkit.config import (
+    PLANS,
+    RunConfig,
+    StageSpec,
+    dump,
+    flatten,
+    load_config,
+    read_config,
+    read_yaml,
+    to_yaml,
+    validate,
+)
 from tlkit.config.base import Options
 from tlkit.config.load import set_path
+from tlkit.config.training import ClipConfig
 from tlkit.errors import ConfigError, StorageError
 
 
@@ -101,7 +113,29 @@ def test_a_value_of_several_kinds_is_one_mistake() -> None:
         ("plan=[]", "plan: should be a plan's name"),
         ("training.learning_rate=.inf", "training.learning_rate"),
         ("data.split.validation=0.9", "validation + test must be below 1, received 0.9 + 0.15"),
-        ("training.reduce_on_plateau=true", "reduce_on_plateau needs schedule: constant"),
+        ("training.momentum=0.8", "momentum is an option of optimizer: sgd, received optimizer: adamw"),
+        ("training={optimizer: adam, weight_decay: 0.1}", "weight_decay is not an option of optimizer: adam"),
+        ("training.optimizer=adamm", "training.optimizer: should be 'adamw', 'adam', 'sgd', 'lion', 'adafactor'"),
+        ("training.schedule=cosin", "training.schedule: should be 'cosine', 'one_cycle', 'linear'"),
+        ("training.learning_rate=0", "training.learning_rate: should be greater than 0, received 0"),
+        ("training.learning_rate=.nan", "training.learning_rate: should be a finite number, received nan"),
+        ("training.learning_rates={head: -1}", "training.learning_rates.head: should be greater than 0"),
+        ("training.learning_rates={head: .nan}", "training.learning_rates.head: should be a finite number"),
+        ("training.layer_decay=0", "training.layer_decay: should be greater than 0, received 0"),
+        ("training.layer_decay=1.5", "training.layer_decay: should be less than or equal to 1"),
+        ("training.warmup=1", "training.warmup: should be less than 1, received 1"),
+        ("training.ema=1", "training.ema: should be less than 1, received 1"),
+        ("training.clip.limit=0", "training.clip.limit: should be greater than 0, received 0"),
+        ("training.clip.by=sum", "training.clip.by: should be 'global_norm', 'norm' or 'value', received 'sum'"),
+        ("training.epochs=0", "training.epochs: should be greater than or equal to 1, received 0"),
+        ("plan=lp_ftt", "unknown plan 'lp_ftt'. Did you mean 'lp_ft'?"),
+        ("plan={name: milestones, milestones: {}}", "milestones should name at least one epoch"),
+        ("plan={name: milestones, epochs: 6}", "received epoch 6 of 6 epochs, counted from 0"),
+        ("plan={name: milestones, milestones: {2: 3, 5: 1}}", "train more groups than the one before"),
+        ("plan={name: milestones, milestones: {2: all, 5: 1}}", "than the one before, received all, 1"),
+        ("plan={name: milestones, milestones: {-1: 2}}", "should be greater than or equal to 0"),
+        ("plan=[{train: all, epochs: 1, layer_decay: 0}]", "plan.0.layer_decay: should be greater than 0"),
+        ("plan=[{train: all, epochs: 1, schedule: saw}]", "plan.0.schedule: should be 'cosine'"),
         ("seed=-1", "seed: should be greater than or equal to 0, received -1"),
         (
             "preprocessing.augment=[random_flp]",
@@ -208,6 +242,9 @@ def test_a_value_may_hold_an_equals_sign() -> None:
         ["data.source='1e5'", "out='2024-01-05'", "backbone='null'", "head.class_weight={'no': 1, '1.0': 2}"],
         ["preprocessing.augment=[random_flip, {random_rotation: {factor: [-0.1, 0.2]}}]"],
         ["data.columns.label=[a, b]", "head.hidden_units=[8]", "training.patience=3"],
+        ["training.clip=null", "training.learning_rates={head: 1e-3, '1': 1e-4}", "training.schedule=plateau"],
+        ["training.clip.by=value", "training.clip.limit=0.5", "training.ema=0.99", "training.optimizer=lion"],
+        ["plan={name: milestones, milestones: {2: 3, 5: all}}"],
     ],
 )
 def test_what_is_written_reads_back_the_same(tmp_path: Path, overrides: list[str]) -> None:
@@ -233,6 +270,19 @@ def _undocumented(model: type[Options], prefix: str) -> list[str]:
         elif not field.description and not (model in PLANS.values() and name == "name"):
             found.append(prefix + name)
     return found
+
+
+def test_the_config_of_a_run_of_an_older_version_reads_in_todays_words() -> None:
+    old = {"optimizer": "adamw", "momentum": 0.9, "clip_norm": 2.0, "schedule": "constant"}
+    config = validate({"training": {**old, "reduce_on_plateau": True}}).training
+    assert (config.clip, config.schedule) == (ClipConfig(limit=2.0), "plateau")
+    assert validate({"training": {**old, "clip_norm": None}}).training.clip is None
+    assert validate({"training": {**old, "optimizer": "sgd"}}).training.momentum == 0.9
+
+
+def test_the_alias_of_a_plan_is_that_plan() -> None:
+    assert validate({"plan": "lp_ft"}) == validate({"plan": "head_then_all"})
+    assert validate({"plan": {"name": "lp_ft", "head_epochs": 7}}).plan.head_epochs == 7
 
 
 def test_a_config_cannot_be_changed() -> None:
@@ -280,3 +330,13 @@ def test_a_file_cannot_say_that_something_is_trusted(tmp_path):
     with pytest.raises(ConfigError, match="trust cannot be given by a file.*--trust"):
         load_config(tmp_path / "config.yaml")
     assert load_config(None, options={"trust": True}).config.trust
+
+
+def test_only_a_file_is_refused_for_saying_trust(tmp_path):
+    (tmp_path / "config.yaml").write_text("trust: false\nseed: 3\n")
+    assert read_config(tmp_path / "config.yaml") == {"trust": False, "seed": 3}
+    mine = {"trust": True, "head": {"dropout": 0.5}}
+    assert read_config(RunConfig.model_validate(mine)) == mine
+    read_config(mine)["head"]["dropout"] = 0.1
+    assert mine["head"]["dropout"] == 0.5
+    assert read_config(None) == {}

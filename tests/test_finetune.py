@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,6 +252,19 @@ def test_a_config_error_leaves_nothing_behind(photos, tmp_path):
     with pytest.raises(ConfigError, match=r"^augment: .* must keep the shape"):
         tlkit.finetune(photos, **SETTINGS, augment=lambda batch: batch[:, :8], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_cannot_say_that_something_is_trusted(run, photos, tmp_path):
+    (tmp_path / "config.yaml").write_text("trust: true\n")
+    with pytest.raises(ConfigError, match="trust cannot be given by a file"):
+        tlkit.finetune(photos, config=str(tmp_path / "config.yaml"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    theirs = shutil.copytree(run.path, tmp_path / "theirs")
+    config = (theirs / "config.yaml").read_text()
+    assert "trust: false" in config
+    (theirs / "config.yaml").write_text(config.replace("trust: false", "trust: true"))
+    with pytest.raises(ConfigError, match="trust cannot be given by a file"):
+        tlkit.load(theirs)
 
 
 MIRRORED = """

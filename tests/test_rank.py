@@ -274,6 +274,12 @@ def test_settings_that_do_not_fit_are_refused(photos: Path, options: dict[str, A
         rank_backbones(photos, SMALL, **options)
 
 
+def test_a_config_file_cannot_say_that_something_is_trusted(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("trust: true\n")
+    with pytest.raises(ConfigError, match="trust cannot be given by a file"):
+        rank_backbones(photos, SMALL, config=tmp_path / "config.yaml")
+
+
 def test_a_process_that_died_is_described_in_one_line(tmp_path: Path) -> None:
     error = tmp_path / "error.txt"
     assert describe_failure(-9, error, "") == "stopped by SIGKILL (most likely out of memory)"

@@ -3,7 +3,7 @@
 from tlkit.config.architecture import ArchitectureConfig
 from tlkit.config.data import Columns, DataConfig, Split
 from tlkit.config.head import HeadConfig, Objective, Task
-from tlkit.config.load import LoadedConfig, dump, flatten, load_config, validate
+from tlkit.config.load import LoadedConfig, dump, flatten, load_config, read_config, validate
 from tlkit.config.plan import PLANS, PlanSpec, StageSpec
 from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.config.run import RunConfig
@@ -28,6 +28,7 @@ __all__ = [
     "dump",
     "flatten",
     "load_config",
+    "read_config",
     "read_yaml",
     "to_yaml",
     "validate",

@@ -26,14 +26,14 @@ class LoadedConfig:
 
 
 def load_config(
-    source: str | Path | Mapping[str, Any] | None = None,
+    source: str | Path | Mapping[str, Any] | RunConfig | None = None,
     overrides: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> LoadedConfig:
     """Resolve a config.
 
     Args:
-        source: A YAML file, a tree of plain values, or None for the defaults alone.
+        source: A YAML file, a tree of plain values, a RunConfig, or None for the defaults alone.
         overrides: `key.path=value` strings; values are YAML. They win over everything.
         options: Dotted path to value, as given by command-line options. They win over the file.
 
@@ -42,11 +42,7 @@ def load_config(
         StorageError: The file cannot be read.
     """
     name = str(source) if isinstance(source, str | Path) else "config"
-    tree = read_yaml(source) if isinstance(source, str | Path) else copy.deepcopy(dict(source or {}))
-    if isinstance(source, str | Path) and tree.get("trust"):
-        raise ConfigError(
-            f"{name}: trust cannot be given by a file, which may be somebody else's: use --trust"
-        )
+    tree = read_config(source)
     origins = dict.fromkeys(flatten(tree), name)
     for dotted, value in (options or {}).items():
         set_path(tree, dotted, value)
@@ -57,6 +53,26 @@ def load_config(
         _mark(origins, dotted, value, "override")
     config = validate(tree, where=name)
     return LoadedConfig(config, {dotted: _origin(origins, dotted) for dotted in flatten(dump(config))})
+
+
+def read_config(source: str | Path | Mapping[str, Any] | RunConfig | None) -> dict[str, Any]:
+    """The plain values that a config sets, as a tree of the caller's own.
+
+    Raises:
+        ConfigError: A file is no YAML mapping, or sets `trust`, which only a person can.
+        StorageError: A file cannot be read.
+    """
+    if isinstance(source, RunConfig):
+        return source.model_dump(mode="json", exclude_unset=True)
+    if not isinstance(source, str | Path):
+        return copy.deepcopy(dict(source or {}))
+    tree = read_yaml(source)
+    if tree.get("trust"):
+        raise ConfigError(
+            f"{source}: trust cannot be given by a file, which may be somebody else's: use --trust "
+            "(trust=True)"
+        )
+    return tree
 
 
 def validate(tree: Mapping[str, Any], where: str = "config") -> RunConfig:

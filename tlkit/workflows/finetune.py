@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from tlkit.config import RunConfig, dump, load_config, read_yaml, to_yaml
+from tlkit.config import RunConfig, dump, load_config, read_config, to_yaml
 from tlkit.errors import Interrupted, StorageError
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.progress import make_console
@@ -132,7 +132,7 @@ def finetune(
         >>> run = tlkit.finetune(data="photos/", backbone="efficientnet_lite0")
         >>> run.metrics["accuracy"]
     """
-    tree = _tree(config)
+    tree = read_config(config)
     objects = PythonObjects(
         data=None if data is None or isinstance(data, str | Path) else data,
         backbone=backbone if isinstance(backbone, keras.Model) else None,
@@ -173,14 +173,6 @@ def _reference(backbone: str | Path | Run | keras.Model | None) -> str | None:
     if isinstance(backbone, keras.Model):
         return f"{PYTHON_MODEL}{backbone.name}"
     return str(backbone.path if isinstance(backbone, Run) else backbone) if backbone is not None else None
-
-
-def _tree(config: str | Path | Mapping[str, Any] | RunConfig | None) -> dict[str, Any]:
-    if isinstance(config, RunConfig):
-        return config.model_dump(mode="json", exclude_unset=True)
-    if isinstance(config, Mapping):
-        return dict(config)
-    return read_yaml(config) if config is not None else {}
 
 
 def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:

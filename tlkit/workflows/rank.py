@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tlkit import zoo
-from tlkit.config import RunConfig, load_config, read_yaml
+from tlkit.config import RunConfig, load_config
 from tlkit.data import longest_side, modality_of
 from tlkit.errors import ConfigError, DataError, TlkitError
 from tlkit.evaluation.transferability import log_maximum_evidence, nearest_neighbour_score
@@ -115,11 +115,6 @@ def rank_backbones(
         >>> ranking = tlkit.rank_backbones("photos/", ["efficientnet_lite0", "mobilenet_v2_torchvision"])
         >>> tlkit.finetune("photos/", ranking.best)
     """
-    tree: Any = config
-    if isinstance(config, RunConfig):
-        tree = config.model_dump(mode="json", exclude_unset=True)
-    elif isinstance(config, str | Path):
-        tree = read_yaml(config)
     is_path = isinstance(data, str | Path)
     given = {
         "data.source": str(data) if is_path else None,
@@ -130,7 +125,7 @@ def rank_backbones(
     }
     options = {dotted: value for dotted, value in given.items() if value is not None}
     chosen = [backbones] if isinstance(backbones, str | Path | keras.Model) else backbones
-    resolved = load_config(tree, options=options).config
+    resolved = load_config(config, options=options).config
     return run_rank(resolved, chosen, examples=examples, data=None if is_path else data)
 
 

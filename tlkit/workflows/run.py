@@ -14,7 +14,7 @@ import pandas as pd
 
 from tlkit.backbones import import_keras_hub, saved_model_objects
 from tlkit.backbones.checked_keras import load_checked_model
-from tlkit.config import RunConfig, read_yaml, validate
+from tlkit.config import RunConfig, load_config, read_yaml
 from tlkit.errors import ConfigError, FetchError
 from tlkit.preprocessing import (
     ImagePreprocessing,
@@ -196,14 +196,14 @@ def load_run(path: str | Path, custom_objects: Mapping[str, Any] | None = None) 
         custom_objects: The user's own Keras classes that the model's head is made of.
 
     Raises:
-        ConfigError: It is not a run folder, or the run left no model.
+        ConfigError: It is not a run folder, the run left no model, or its config sets `trust`.
     """
     folder = RunFolder.open(path)
     if not folder.model.exists():
         raise ConfigError(f"{path} holds no model: the run is {folder.read_state()['status']}.")
     return Run(
         path=Path(path),
-        config=validate(read_yaml(folder.config), where=str(folder.config)),
+        config=load_config(folder.config).config,
         entry=ZooEntry.model_validate(read_yaml(folder.zoo_entry)),
         classes=tuple(folder.labels.read_text(encoding="utf-8").splitlines())
         if folder.labels.exists()
