@@ -348,3 +348,17 @@ def _(folder, trap):
     module = "keras_hub.src.models.bert.bert_tokenizer"
     path.write_text(json.dumps(built_in("BertTokenizer", {"vocabulary": "/etc/passwd"}, module)))
     return lambda: check_preset_file(path), "would read the file '/etc/passwd'"
+
+
+@hostile("a list of weights that leads out of a preset")
+def _(folder, trap):
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {"embeddings": "../../secret.safetensors"}}))
+    return lambda: check_preset_file(path), "names a file outside its folder: '../../secret.safetensors'"
+
+
+@hostile("a list of weights in parts that leads out of a preset")
+def _(folder, trap):
+    path = folder / "model.weights.json"
+    path.write_text(json.dumps({"weight_map": {"/layers": ["model_00000.weights.h5", "/etc/secret.h5"]}}))
+    return lambda: check_preset_file(path), "names a file outside its folder: '/etc/secret.h5'"

@@ -20,6 +20,7 @@ from tlkit import zoo
 from tlkit.backbones import import_keras_hub
 from tlkit.backbones.checked_keras import load_checked_model
 from tlkit.backbones.keras_file import load_keras_file
+from tlkit.backbones.keras_hub_preset import preset_errors
 from tlkit.config import load_config
 from tlkit.errors import FetchError, TlkitError
 from tlkit.exporting import readme
@@ -194,3 +195,83 @@ def test_a_hostile_preset_is_refused_as_a_backbone(tmp_path):
     with pytest.raises(FetchError, match="its config holds a Lambda layer"):
         tlkit.load_backbone(reference)
     assert not (tmp_path / "executed").exists()
+
+
+# -- presets of KerasHub that lead out of their folder
+
+
+HUGGING_FACE_BERT = {
+    "model_type": "bert", "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1,
+    "intermediate_size": 4, "max_position_embeddings": 8, "type_vocab_size": 2, "hidden_dropout_prob": 0.1,
+}  # fmt: skip
+
+
+def _hugging_face_preset(folder: Path) -> Path:
+    """A folder that KerasHub converts itself, and a secret beside it."""
+    folder.mkdir()
+    (folder.parent / "secret.safetensors").write_bytes(b"secret")
+    (folder.parent / "vocab.txt").write_text("secret")
+    (folder / "config.json").write_text(json.dumps(HUGGING_FACE_BERT))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "sub/secret.safetensors", 3])
+def test_weights_outside_a_preset_are_not_opened(name, tmp_path):
+    folder = _hugging_face_preset(tmp_path / "preset")
+    index = {"weight_map": {"embeddings.word_embeddings.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(FetchError, match="it names a file outside its folder") as caught, preset_errors("x"):
+        import_keras_hub().models.BertBackbone.from_preset(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_readers_that_kerashub_imported_by_name_are_checked_too(tmp_path):
+    from keras_hub.src.utils.transformers import safetensor_utils
+
+    folder = _hugging_face_preset(tmp_path / "preset")
+    for path in ("../secret.safetensors", str(tmp_path / "secret.safetensors")):
+        with pytest.raises(FetchError, match="outside its folder"), preset_errors("x"):
+            safetensor_utils.get_file(str(folder), path)
+    assert safetensor_utils.get_file(str(folder), "../secret.safetensors")  # KerasHub's own again
+
+
+def test_links_out_of_a_preset_are_not_followed(tmp_path):
+    folder = _hugging_face_preset(tmp_path / "preset")
+    (folder / "vocab.txt").symlink_to(tmp_path / "vocab.txt")
+    with (
+        pytest.raises(FetchError, match=r"'vocab.txt' is a link to .*, outside its folder"),
+        preset_errors("x"),
+    ):
+        import_keras_hub().models.BertTokenizer.from_preset(str(folder))
+
+
+def test_the_links_of_hugging_face_s_own_cache_are_followed(tmp_path):
+    folder = _hugging_face_preset(tmp_path / "preset")
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1234").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]))
+    (folder / "vocab.txt").symlink_to(tmp_path / "blobs" / "1234")
+    (tmp_path / "snapshots").mkdir()
+    kept = folder.rename(tmp_path / "snapshots" / "main")
+    with preset_errors("x"):
+        assert import_keras_hub().models.BertTokenizer.from_preset(str(kept)).vocabulary_size() == 6
+
+
+def test_a_tokenizer_s_config_cannot_send_kerashub_elsewhere(tmp_path):
+    keras_hub = import_keras_hub()
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "vocabulary.txt").write_text("\n".join(vocabulary))
+    keras_hub.models.BertBackbone(
+        vocabulary_size=9, num_layers=1, num_heads=1, hidden_dim=4, intermediate_dim=4, max_sequence_length=8
+    ).save_to_preset(tmp_path / "preset")
+    keras_hub.models.BertTokenizer(vocabulary).save_to_preset(tmp_path / "preset")
+    config = tmp_path / "preset" / "tokenizer.json"
+    content = json.loads(config.read_text())
+    content["config"]["config_file"] = f"{tmp_path}/elsewhere.json"
+    config.write_text(json.dumps(content))
+    with (
+        pytest.raises(FetchError, match=r"elsewhere/vocabulary\.txt', outside its folder"),
+        preset_errors("x"),
+    ):
+        keras_hub.models.Tokenizer.from_preset(str(tmp_path / "preset"))

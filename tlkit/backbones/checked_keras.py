@@ -59,9 +59,12 @@ def load_checked_weights(model: keras.Model, path: Path) -> None:
 
 
 def check_preset_file(path: Path) -> None:
-    """Refuse a config or weights of a KerasHub preset that are more than that. Raises FetchError."""
+    """Refuse a config or weights of a KerasHub preset that are more than that, and a list of its files of
+    weights that leads out of its folder. Raises FetchError."""
     if path.suffix == ".json":
-        check_config(_json(path.read_bytes(), str(path)), str(path))
+        content = _json(path.read_bytes(), str(path))
+        check_config(content, str(path))
+        _check_weight_map(content, path)
     elif path.suffix == ".h5":
         check_h5(path, str(path))
 
@@ -98,6 +101,18 @@ def _check_keras_archive(path: Path, custom_objects: Mapping[str, Any] | None) -
         for name in names:
             if name.endswith(".h5"):
                 check_h5(io.BytesIO(archive.read(name)), f"{name} in {path}")
+
+
+def _check_weight_map(content: Any, path: Path) -> None:
+    files = content.get("weight_map") if isinstance(content, dict) else None
+    if files is None:
+        return
+    if not isinstance(files, dict):
+        raise FetchError(f"{path} has a 'weight_map' that is no list of files")
+    named = [name for names in files.values() for name in (names if isinstance(names, list) else [names])]
+    for name in named:
+        if not isinstance(name, str) or Path(name).name != name or name == "..":
+            raise FetchError(f"{path} was refused: it names a file outside its folder: {name!r}")
 
 
 def _json(text: str | bytes, where: str) -> Any:

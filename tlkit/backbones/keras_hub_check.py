@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -15,25 +16,52 @@ from tlkit.errors import FetchError
 @contextmanager
 def checked_presets() -> Iterator[None]:
     """Inside, KerasHub raises FetchError for a preset whose configs hold more than layers (`check_config`),
-    whose weights refer elsewhere (`check_h5`), or that names a file outside its folder."""
+    whose weights refer elsewhere (`check_h5`), or that names, or links to, a file outside its folder."""
     import_keras_hub()
-    # Private, but the one place that configs and weights go through: a folder's, Kaggle's, Hugging Face's.
-    # Tried with KerasHub 0.32.0.
+    # Private, but the one place that configs, weights and vocabularies go through: a folder's, Kaggle's,
+    # Hugging Face's. Tried with KerasHub 0.32.0.
     from keras_hub.src.utils import preset_utils
 
     get_file: Any = preset_utils.get_file
 
     def checked(preset: Any, path: str) -> Any:
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        if (
+            not isinstance(path, str)
+            or PurePosixPath(path).is_absolute()
+            or ".." in PurePosixPath(path).parts
+        ):
             raise FetchError(
                 f"The preset {preset} was refused: it names the file {path!r}, outside its folder"
             )
-        found = get_file(preset, path)
-        check_preset_file(Path(found))
-        return found
+        found = Path(get_file(preset, path))
+        if Path(preset).is_dir():
+            _check_inside(Path(preset), path, found)
+        check_preset_file(found)
+        return str(found)
 
-    preset_utils.get_file = checked
+    _replace(get_file, checked)
     try:
         yield
     finally:
-        preset_utils.get_file = get_file
+        _replace(checked, get_file)
+
+
+def _replace(function: Any, other: Any) -> None:
+    """Wherever KerasHub holds it: its readers of safetensors and its tokenizers import it by its name, some
+    of them only when they are needed."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("keras_hub.") and getattr(module, "get_file", None) is function:
+            module.__dict__["get_file"] = other
+
+
+def _check_inside(folder: Path, path: str, found: Path) -> None:
+    """Refuse links out of a folder. Hugging Face's cache keeps the files of its folders beside them."""
+    folder, real = folder.resolve(), found.resolve()
+    allowed = [folder]
+    if folder.parent.name == "snapshots":
+        allowed.append(folder.parents[1] / "blobs")
+    if not any(real.is_relative_to(place) for place in allowed):
+        raise FetchError(
+            f"The preset {folder} was refused: its file {path!r} is a link to {str(real)!r}, outside its "
+            "folder"
+        )
