@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,21 @@ def layers_with_weights(model: keras.Model, prefix: str = "") -> Iterator[tuple[
             yield from layers_with_weights(layer, f"{path}/")
         elif layer.weights:
             yield path, layer
+
+
+def is_functional(operation: Any) -> bool:
+    """Whether an operation is a model whose calls can be replayed one by one."""
+    return isinstance(operation, keras.Model) and type(operation).call.__qualname__ == "Functional.call"
+
+
+def replay(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
+    """Go through the calls of a functional model again, on other inputs.
+
+    `call(operation, *args, **kwargs)` makes each of them; a model inside is one operation. Inputs and outputs
+    are in the structures that the model takes and gives.
+    """
+    # Private: what keras.models.clone_model itself rests on. Keras 3.12 to 3.15.1.
+    return model._run_through_graph(inputs, operation_fn=lambda operation: operation, call_fn=call)
 
 
 def _node(tensor: keras.KerasTensor) -> Any:

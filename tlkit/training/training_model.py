@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from tlkit.results import writing
+from tlkit.training.boundary import FEATURES, Parts
 
 HDF5_BYTES = 4096  # what the format adds to every variable, rounded up
 
@@ -24,6 +25,27 @@ class TrainingModel(keras.Model):
     Keras averages the means of the replicas. When the last batch of an epoch splits unevenly (4 and 3
     examples), that is not the mean over examples, and the run differs from the same run on one device.
     """
+
+    parts: Parts | None = None
+    """Where a part of the model is frozen: that part, which runs as it does for predictions, and the rest."""
+
+    @classmethod
+    def of(cls, model: keras.Model, parts: Parts | None) -> TrainingModel:
+        """A training model over the layers of `model`. With `parts` it takes what `parts.lower` gives, too."""
+        made: TrainingModel = cls(model.input, model.output, name=model.name)
+        made.parts = parts
+        return made
+
+    @property
+    def input_spec(self) -> Any:
+        return super().input_spec if self.parts is None else None  # there are two kinds of inputs
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if self.parts is None:
+            return super().call(inputs, training=training, mask=mask)
+        is_boundary = isinstance(inputs, dict) and FEATURES in inputs
+        boundary = inputs if is_boundary else self.parts.lower(inputs, training=False)
+        return self.parts.upper(boundary, training=training)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         n_replicas = self.distribute_strategy.num_replicas_in_sync
