@@ -1,6 +1,7 @@
 """The contract of every text entry: it builds without weights, and its facts are true."""
 
 import gc
+import json
 
 import keras_hub
 import numpy as np
@@ -9,6 +10,7 @@ from test_backbones_zoo import check_cuts
 
 from tlkit import zoo
 from tlkit.backbones import load, source_folder
+from tlkit.backbones.keras_hub_preset import preset_vocabulary
 from tlkit.config.architecture import ArchitectureConfig
 from tlkit.errors import ConfigError, FetchError
 from tlkit.freezing import group_layers
@@ -139,6 +141,52 @@ def test_a_preset_brings_its_vocabulary(tmp_path):
     _, entry = small_preset("bert", tmp_path / "preset", keras_hub.models.BertTokenizer(words))
     folder = source_folder(entry)
     assert (folder / entry.input.tokenizer.files[0]).read_text().split() == words
+
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def words_of(folder):
+    return (folder / "vocabulary.txt").read_text().split()
+
+
+@pytest.fixture
+def converted(tmp_path, monkeypatch):
+    """A folder of Hugging Face's, from whose vocabulary KerasHub makes one of its own."""
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "preset"
+    folder.mkdir()
+    sizes = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **sizes}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL, "before"]))
+    return folder
+
+
+def test_a_changed_vocabulary_in_a_folder_is_the_one_that_is_used(converted):
+    first = preset_vocabulary(str(converted), ("vocabulary.txt",))
+    assert words_of(first)[-1] == "before"
+    assert preset_vocabulary(str(converted), ("vocabulary.txt",)) == first
+    (converted / "vocab.txt").write_text("\n".join([*SPECIAL, "after"]))
+    assert words_of(preset_vocabulary(str(converted), ("vocabulary.txt",)))[-1] == "after"
+    assert words_of(first)[-1] == "before"  # of another run, perhaps
+
+
+def test_a_cached_vocabulary_that_was_swapped_is_made_anew(converted):
+    folder = preset_vocabulary(str(converted), ("vocabulary.txt",))
+    (folder / "vocabulary.txt").write_text("\n".join([*SPECIAL, "swapped"]))
+    assert words_of(preset_vocabulary(str(converted), ("vocabulary.txt",)))[-1] == "before"
+
+
+def test_a_vocabulary_that_is_a_link_out_of_its_preset_is_refused(tmp_path):
+    _, entry = small_preset("bert", tmp_path / "preset", keras_hub.models.BertTokenizer([*SPECIAL, "a"]))
+    vocabulary = source_folder(entry) / "vocabulary.txt"
+    vocabulary.rename(tmp_path / "elsewhere.txt")
+    vocabulary.symlink_to(tmp_path / "elsewhere.txt")
+    with pytest.raises(
+        FetchError, match=r"vocabulary\.txt' is a link to .*elsewhere\.txt', outside its folder"
+    ):
+        source_folder(entry)
 
 
 def test_a_preset_without_a_network_is_one_line(monkeypatch, tmp_path):

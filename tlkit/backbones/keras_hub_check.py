@@ -35,7 +35,7 @@ def checked_presets() -> Iterator[None]:
             )
         found = Path(get_file(preset, path))
         if Path(preset).is_dir():
-            _check_inside(Path(preset), path, found)
+            check_inside(Path(preset), path, found)
         check_preset_file(found)
         return str(found)
 
@@ -54,8 +54,9 @@ def _replace(function: Any, other: Any) -> None:
             module.__dict__["get_file"] = other
 
 
-def _check_inside(folder: Path, path: str, found: Path) -> None:
-    """Refuse links out of a folder. Hugging Face's cache keeps the files of its folders beside them."""
+def check_inside(folder: Path, path: str, found: Path) -> None:
+    """Raise FetchError for a link out of the folder of a preset. Hugging Face's own cache keeps the files of
+    a folder beside it."""
     folder, real = folder.resolve(), found.resolve()
     allowed = [folder]
     if folder.parent.name == "snapshots":

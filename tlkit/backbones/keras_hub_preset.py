@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -14,13 +13,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit.backbones.keras_hub_check import checked_presets
+from tlkit.backbones.keras_hub_check import check_inside, checked_presets
 from tlkit.backbones.keras_hub_image import backbone_class, load_image_backbone
 from tlkit.backbones.keras_hub_import import import_keras_hub
 from tlkit.backbones.keras_hub_text import adapt, keras_hub_class
-from tlkit.errors import ConfigError, FetchError, StorageError
-from tlkit.zoo.cache import home, offline
+from tlkit.errors import ConfigError, FetchError
+from tlkit.zoo.cache import home, keep, offline
 from tlkit.zoo.entry import Scaling
+from tlkit.zoo.hashing import hash_of_file, hash_of_list, names_in
+
+_TOKENIZER_FILES = (".json", ".txt", ".model")
 
 
 def load_preset(
@@ -97,31 +99,37 @@ def _agree(one: Scaling, other: Scaling) -> bool:
 
 
 def preset_vocabulary(preset: str, files: tuple[str, ...]) -> Path:
-    """The folder with a preset's vocabulary, in the cache folder or, for a preset on this machine, its own.
+    """The folder with a preset's vocabulary, in the cache folder or, for a preset on this machine that has
+    the files as they are, its own.
 
-    Raises what `load_preset` raises, and StorageError where the cache folder cannot be written.
+    What is in the cache is checked by the hash that it had when it was put there, and made anew where it has
+    another. A folder on this machine is looked at again each time. Raises what `load_preset` raises, and
+    StorageError where the cache folder cannot be written.
     """
-    local = Path(preset).expanduser() / "assets" / "tokenizer"
+    local = Path(preset).expanduser()
+    own = local / "assets" / "tokenizer"
+    if all((own / name).is_file() for name in files):
+        for name in files:
+            check_inside(local, f"assets/tokenizer/{name}", own / name)
+        return own
+    kept = preset.replace("/", "-").replace(":", "-")
     if local.is_dir():
-        return local
-    folder = home() / "keras_hub" / preset.replace("/", "-").replace(":", "-")
-    if all((folder / name).is_file() for name in files):
-        return folder
-    with preset_errors(preset):
-        tokenizer = import_keras_hub().models.Tokenizer.from_preset(preset)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
-            tokenizer.save_assets(scratch)
-            folder.mkdir(exist_ok=True)
-            for path in Path(scratch).iterdir():
-                path.replace(folder / path.name)
-    except OSError as error:
-        raise StorageError(
-            f"The cache folder {home()} cannot be used: {error.strerror or error}. "
-            "Free some space or set TLKIT_HOME to another folder"
-        ) from error
-    return folder
+        kept = f"{local.name}-{_hash_of_vocabulary(local)}"
+
+    def make(scratch: Path) -> Path:
+        with preset_errors(preset):
+            tokenizer = import_keras_hub().models.Tokenizer.from_preset(preset)
+        (scratch / "vocabulary").mkdir()
+        tokenizer.save_assets(str(scratch / "vocabulary"))
+        return scratch / "vocabulary"
+
+    return keep(home() / "keras_hub" / kept / "vocabulary", None, make)
+
+
+def _hash_of_vocabulary(folder: Path) -> str:
+    """The hash of everything in the folder of a preset that a tokenizer may be made of."""
+    names = [name for name in names_in(folder) if name.endswith(_TOKENIZER_FILES)]
+    return hash_of_list((name, hash_of_file(folder / name)) for name in names)
 
 
 @contextmanager
