@@ -134,12 +134,12 @@ class TextPreprocessor(tf.Module):
         }
 
 
-def save_with_operation(path: Path, operation: Callable[[], Any]) -> Path:
+def save_with_operation(path: Path, operation: Callable[[], Any], size: int = 8) -> Path:
     """A SavedModel that runs `operation` when it is called with pictures."""
     module = tf.Module()
     module.weight = tf.Variable(tf.ones((3, 2)))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)])
     def call(pictures: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies(tf.nest.flatten(operation())):
             return tf.reduce_mean(pictures, axis=(1, 2)) @ module.weight

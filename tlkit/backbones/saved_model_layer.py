@@ -105,9 +105,10 @@ class SavedModelLayer(keras.layers.Layer):
         )
 
 
-def saved_model_objects(folder: Path) -> dict[str, type]:
+def saved_model_objects(folder: Path, *, trust: bool = False) -> dict[str, type]:
     """Custom objects for `keras.saving.load_model`: SavedModels are found in `folder`, each in the folder
-    with its layer's name, and must have the hash that the `.keras` file names."""
+    with its layer's name, and must have the hash that the `.keras` file names. `trust` as of
+    `open_saved_model`."""
 
     class InFolder(SavedModelLayer):
         @classmethod
@@ -115,7 +116,7 @@ def saved_model_objects(folder: Path) -> dict[str, type]:
             name = config["name"]
             if Path(name).name != name or name == "..":
                 raise ConfigError(f"A SavedModel's folder is a plain name, received {name!r}")
-            opened = open_saved_model(folder / name, config["sha256"])
+            opened = open_saved_model(folder / name, config["sha256"], trust=trust)
             return SavedModelLayer(opened, **{key: value for key, value in config.items() if key != "sha256"})
 
     # The class itself is not registered with Keras, which would take that instead (tried on Keras 3.15.1).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tlkit.cli.options import json_option
+from tlkit.cli.options import json_option, trust_option
 
 
 @click.command(short_help="Measure a run on its test split, or on other data.")
@@ -12,8 +12,9 @@ from tlkit.cli.options import json_option
 @click.option(
     "--data", help="A folder or table of the same form as the run's data. Default: the run's test split."
 )
+@trust_option
 @json_option
-def evaluate(run: str, data: str | None, as_json: bool) -> None:
+def evaluate(run: str, data: str | None, trust: bool, as_json: bool) -> None:
     """Measure a run on its own test split, or on other data."""
     from tlkit.cli.quiet import load_tensorflow
 
@@ -22,7 +23,7 @@ def evaluate(run: str, data: str | None, as_json: bool) -> None:
     from tlkit.cli.report import print_metrics
     from tlkit.workflows import evaluate_run
 
-    metrics = evaluate_run(run, data)
+    metrics = evaluate_run(run, data, trust=trust)
     if as_json:
         print_json(metrics)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tlkit.cli.options import json_option, overwrite_option
+from tlkit.cli.options import json_option, overwrite_option, trust_option
 
 
 @click.command(short_help="Write a run's SavedModel.")
@@ -17,9 +17,12 @@ from tlkit.cli.options import json_option, overwrite_option
     is_flag=True,
     help="Export a run with NLTK steps: whoever calls the model must do them.",
 )
+@trust_option
 @overwrite_option
 @json_option
-def export(run: str, target: str, client_preprocessing: bool, overwrite: bool, as_json: bool) -> None:
+def export(
+    run: str, target: str, client_preprocessing: bool, trust: bool, overwrite: bool, as_json: bool
+) -> None:
     """Write a run's SavedModel, with the preprocessing inside, and check what was written."""
     from tlkit.cli.quiet import load_tensorflow
 
@@ -27,7 +30,7 @@ def export(run: str, target: str, client_preprocessing: bool, overwrite: bool, a
     from tlkit.cli.output import print_json
     from tlkit.workflows import export_run
 
-    written = export_run(run, target, overwrite, client_preprocessing)
+    written = export_run(run, target, overwrite, client_preprocessing, trust=trust)
     if as_json:
         print_json({"run": run, "export": written})
     else:

@@ -42,7 +42,9 @@ CONFIG_OPTIONS = {
         ),
         ConfigOption("--trust", "trust", bool, "Load a SavedModel whose operations read files or run code."),
         ConfigOption("--task", "task", str, "classify, multilabel, regress, pair, tokens or embed."),
-        ConfigOption("--plan", "plan", str, "head, top, head_then_all, gradual or full."),
+        ConfigOption(
+            "--plan", "plan", str, "head, top, head_then_all (lp_ft), gradual, milestones, ulmfit or full."
+        ),
         ConfigOption("--epochs", "training.epochs", int, "Epochs of every stage."),
         ConfigOption(
             "--batch-size", "training.global_batch_size", int, "Examples per step, over all devices."
@@ -94,6 +96,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return (files[0] if files else None), overrides
 
 
+trust_option = click.option("--trust", is_flag=True, help=CONFIG_OPTIONS["--trust"].help)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tlkit.cli.options import json_option
+from tlkit.cli.options import json_option, trust_option
 from tlkit.errors import ConfigError, DataError
 
 SHOWN_CHARACTERS = 60
@@ -29,8 +29,11 @@ NESTED = ("scores", "top_k", "words")
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Labels per input in --json."
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV and nothing else.")
+@trust_option
 @json_option
-def predict(run: str, inputs: tuple[str, ...], top: int, as_csv: bool, as_json: bool, **given: Any) -> None:
+def predict(
+    run: str, inputs: tuple[str, ...], top: int, as_csv: bool, trust: bool, as_json: bool, **given: Any
+) -> None:
     """Answer for pictures or texts. An input that cannot be used is named, and the others are answered.
 
     For a run on pictures: files and folders. For one on texts: tables, .txt files with one text each, or -
@@ -47,7 +50,7 @@ def predict(run: str, inputs: tuple[str, ...], top: int, as_csv: bool, as_json: 
     from tlkit.workflows import load_run, predict_run
     from tlkit.workflows.predict_files import read_text_inputs
 
-    loaded = load_run(run)
+    loaded = load_run(run, trust=trust)
     is_text = loaded.entry.modality == "text"
     if is_text:
         answers = predict_run(loaded, read_text_inputs(loaded, inputs, lines=_lines(), **given), top=top)

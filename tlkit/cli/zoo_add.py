@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tlkit.cli.options import json_option
+from tlkit.cli.options import json_option, trust_option
 from tlkit.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--preprocessing", metavar="SOURCE", help="Texts: the SavedModel that makes the tokens of strings."
 )
-@click.option("--trust", is_flag=True, help="Load a SavedModel whose operations read files or run code.")
+@trust_option
 @click.option("--overwrite", is_flag=True, help="Replace an entry of that name.")
 @click.option("--dry-run", is_flag=True, help="Show the entry and write nothing.")
 @json_option

@@ -13,22 +13,23 @@ from tlkit.errors import ConfigError
 from tlkit.heads import make_head
 from tlkit.results import RunFolder, writing
 from tlkit.workflows.outputs import evaluate_examples
-from tlkit.workflows.run import Run, load_run
+from tlkit.workflows.run import Run, as_run
 
 
-def evaluate_run(run: Run | str | Path, data: Any = None) -> dict[str, Any]:
+def evaluate_run(run: Run | str | Path, data: Any = None, *, trust: bool = False) -> dict[str, Any]:
     """Metrics of a run on its own test split, or on other labelled data.
 
     Args:
         run: A run, or its folder.
         data: Anything that `finetune` takes as data: its test split where it brings one, else all of it.
             None: the run's own data and test split (the validation split where there is no test split).
+        trust: Load a run's SavedModel whose operations read files or run code.
 
     Raises:
         ConfigError: The run was trained on Python objects and `data` is not given.
         DataError: The data has labels that the model does not know.
     """
-    run = run if isinstance(run, Run) else load_run(run)
+    run = as_run(run, trust=trust)
     if data is None and "data" in run.config.python:
         raise ConfigError(f"{run.path} was trained on data in memory; pass the data to evaluate on.")
     examples = _own_split(run) if data is None else _all_of(run, data)

@@ -15,7 +15,7 @@ from tlkit.exporting import export_saved_model
 from tlkit.heads import to_scores
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.workflows.outputs import Outputs
-from tlkit.workflows.run import Run, load_run
+from tlkit.workflows.run import Run, as_run
 
 N_EXAMPLES = 32
 
@@ -26,6 +26,8 @@ def export_run(
     overwrite: bool = False,
     client_preprocessing: bool = False,
     outputs: Mapping[str, Outputs] | None = None,
+    *,
+    trust: bool = False,
 ) -> Path:
     """Write a SavedModel with the preprocessing inside, and check it in a fresh process.
 
@@ -36,13 +38,14 @@ def export_run(
         client_preprocessing: Export although the run has NLTK steps, which whoever calls the model must do.
         outputs: What the run gave for its held-out examples; some of them are compared. By default examples
             of the run's folder are, or made-up ones where those are gone.
+        trust: Load a run's SavedModel whose operations read files or run code.
 
     Raises:
         ConfigError: The run has NLTK steps, and `client_preprocessing` is false.
         StorageError: `to` is not empty, or cannot be written.
         ExportMismatch: The exported model answers differently; nothing is left at `to`.
     """
-    run = run if isinstance(run, Run) else load_run(run)
+    run = as_run(run, trust=trust)
     find = _pictures if run.entry.modality == "image" else _texts
     examples = find(run, outputs or {})
     export_saved_model(

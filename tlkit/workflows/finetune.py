@@ -145,6 +145,7 @@ def finetune(
     given = {
         "data.source": str(data) if isinstance(data, str | Path) else None,
         "backbone": _reference(backbone),
+        "trust": True if isinstance(backbone, Run) and backbone.trust else None,
         "task": task,
         "plan": plan,
         "training.epochs": epochs,

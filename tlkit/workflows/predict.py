@@ -8,7 +8,7 @@ from typing import Any
 
 from tlkit.progress import track
 from tlkit.workflows import predict_pictures, predict_texts
-from tlkit.workflows.run import Run, load_run
+from tlkit.workflows.run import Run, as_run
 
 BATCH = 32
 MOST_CHARACTERS = 64_000  # of a batch, were all its texts as long as the longest: windows are padded so
@@ -16,7 +16,9 @@ MOST_CHARACTERS = 64_000  # of a batch, were all its texts as long as the longes
 MODALITIES = {"image": predict_pictures, "text": predict_texts}
 
 
-def predict_run(run: Run | str | Path, inputs: Any, top: int = 5) -> list[dict[str, Any]]:
+def predict_run(
+    run: Run | str | Path, inputs: Any, top: int = 5, *, trust: bool = False
+) -> list[dict[str, Any]]:
     """Predict pictures or texts.
 
     Args:
@@ -27,6 +29,7 @@ def predict_run(run: Run | str | Path, inputs: Any, top: int = 5) -> list[dict[s
             has the columns that the run's config names. For `pair`, tuples of two strings or an array (n, 2).
             For `tokens`, an item may also be a list of words.
         top: How many labels `top_k` lists.
+        trust: Load a run's SavedModel whose operations read files or run code.
 
     Returns:
         For each example a dict: `input` (and `input_b` of a pair) and what the objective gives; see
@@ -37,7 +40,7 @@ def predict_run(run: Run | str | Path, inputs: Any, top: int = 5) -> list[dict[s
         DataError: A path does not exist, a folder holds no file, a column is missing, or an input is of a
             kind that holds no example at all.
     """
-    run = run if isinstance(run, Run) else load_run(run)
+    run = as_run(run, trust=trust)
     modality = MODALITIES[run.entry.modality]
     sources = modality.expand(run, inputs)
     answers: dict[int, dict[str, Any]] = {}

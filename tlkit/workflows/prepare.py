@@ -159,7 +159,7 @@ def _find_backbone(
     config: RunConfig, entry: ZooEntry, preprocessing: Preprocessing, objects: PythonObjects
 ) -> Backbone:
     assert config.backbone is not None
-    tuned = load_run(config.backbone).backbone_model if _run_folder(config) else None
+    tuned = load_run(config.backbone, trust=config.trust).backbone_model if _run_folder(config) else None
     weights = config.weights == "pretrained" and tuned is None
     if isinstance(preprocessing, TextPreprocessing):
         if tuned is not None:

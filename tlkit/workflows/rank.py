@@ -90,6 +90,7 @@ def rank_backbones(
     image_size: int | None = None,
     sequence_length: int | None = None,
     seed: int | None = None,
+    trust: bool = False,
 ) -> Ranking:
     """Rank pretrained backbones by how well their frozen features suit your labels; nothing is trained.
 
@@ -106,6 +107,7 @@ def rank_backbones(
         image_size: Side of the input in pixels; by default what a run would choose.
         sequence_length: Most tokens of a text; by default what a run would choose.
         seed: That of the run whose splits are meant.
+        trust: Load a SavedModel whose operations read files or run code.
 
     Raises:
         TlkitError: What is wrong with the data or a name, before anything is computed; and where no backbone
@@ -122,6 +124,7 @@ def rank_backbones(
         "preprocessing.image_size": image_size,
         "preprocessing.sequence_length": sequence_length,
         "seed": seed,
+        "trust": trust or None,
     }
     options = {dotted: value for dotted, value in given.items() if value is not None}
     chosen = [backbones] if isinstance(backbones, str | Path | keras.Model) else backbones

@@ -42,6 +42,7 @@ class Run:
         entry: The zoo entry of the backbone.
         classes: Class names in the order of the scores, or None for a regression.
         custom_objects: The user's own Keras classes, needed where the head or a layer is one of them.
+        trust: Load the run's SavedModel even if its operations read files or run code.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Run:
     entry: ZooEntry = field(repr=False)
     classes: tuple[str, ...] | None = field(repr=False)
     custom_objects: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    trust: bool = field(default=False, repr=False)
 
     @property
     def folder(self) -> RunFolder:
@@ -91,14 +93,15 @@ class Run:
         try:
             # A run may be somebody else's: its model is checked, as a copy that nobody can change meanwhile.
             with open_copy(self.folder.model, None) as copy:
-                model = load_checked_model(copy, {**saved_model_objects(self.path), **self.custom_objects})
+                objects = saved_model_objects(self.path, trust=self.trust)
+                model = load_checked_model(copy, {**objects, **self.custom_objects})
         except (TypeError, ValueError, FetchError) as error:
-            objects = [name for name in ("head", "backbone") if name in self.config.python]
-            if not objects:
+            own = [name for name in ("head", "backbone") if name in self.config.python]
+            if not own:
                 raise
             reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"The {' and the '.join(objects)} of {self.path} came from Python; pass the classes to "
+                f"The {' and the '.join(own)} of {self.path} came from Python; pass the classes to "
                 f"tlkit.load(…, custom_objects={{…}}). {reason}"
             ) from error
         return model
@@ -188,12 +191,15 @@ class Run:
         return f"<table>{cells}</table>"
 
 
-def load_run(path: str | Path, custom_objects: Mapping[str, Any] | None = None) -> Run:
+def load_run(
+    path: str | Path, custom_objects: Mapping[str, Any] | None = None, *, trust: bool = False
+) -> Run:
     """Open a run folder.
 
     Args:
         path: A run folder. An interrupted run is fine as soon as it has a model.
         custom_objects: The user's own Keras classes that the model's head is made of.
+        trust: Load a SavedModel whose operations read files or run code.
 
     Raises:
         ConfigError: It is not a run folder, the run left no model, or its config sets `trust`.
@@ -209,4 +215,14 @@ def load_run(path: str | Path, custom_objects: Mapping[str, Any] | None = None) 
         if folder.labels.exists()
         else None,
         custom_objects=custom_objects or {},
+        trust=trust,
     )
+
+
+def as_run(run: Run | str | Path, *, trust: bool = False) -> Run:
+    """The run itself, or the one in a folder; `trust` as of `load_run`."""
+    if not isinstance(run, Run):
+        return load_run(run, trust=trust)
+    if not trust or run.trust or "model" in run.__dict__:
+        return run
+    return replace(run, trust=True)
