@@ -73,6 +73,17 @@ def _seeded_keras() -> Iterator[None]:
 
 
 @pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes packages from, and an empty cache folder."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    return folder
+
+
+@pytest.fixture
 def picture_folder(tmp_path: Path) -> PictureFolder:
     """Make a folder of class folders below the test's own: `picture_folder(name="pictures", …)`."""
 

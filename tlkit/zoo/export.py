@@ -10,10 +10,10 @@ from pathlib import Path
 from tlkit.errors import FetchError, StorageError
 from tlkit.zoo.cache import Progress, home, hub_folder, is_intact, note_of
 from tlkit.zoo.entry import TextInput, ZooEntry
-from tlkit.zoo.fetch import cached_path, expected_hash_of, fetch_weights, fetchable_sources
+from tlkit.zoo.fetch import expected_hash_at, fetch_weights
 from tlkit.zoo.hashing import hash_of_copy
 from tlkit.zoo.sample import SampleEntry, fetch_sample
-from tlkit.zoo.source import FileSource, HubSource, NoSource, WheelSource
+from tlkit.zoo.source import HubSource, NoSource, WheelSource
 
 
 def export_to(
@@ -55,10 +55,9 @@ def _fetched(entry: ZooEntry | SampleEntry, progress: Progress | None) -> tuple[
     if isinstance(entry.source, HubSource):
         return _kept_by_hub(entry.source, entry.name)
     path = fetch_weights(entry, progress)
-    source = next(source for source in fetchable_sources(entry) if cached_path(source) == path)
-    if isinstance(source, FileSource):
+    if not path.is_relative_to(home()):
         raise FetchError(f"{entry.name!r} is at {path}, outside of the cache folder: copy it along")
-    return path, expected_hash_of(source)
+    return path, expected_hash_at(entry, path)
 
 
 def _kept_by_hub(source: HubSource, name: str) -> tuple[Path, str | None]:

