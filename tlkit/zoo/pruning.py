@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlkit.zoo.cache import home, hub_folder, storage_errors
+from tlkit.zoo.cache import home, storage_errors
 from tlkit.zoo.entry import TextInput
 from tlkit.zoo.fetch import cached_path
-from tlkit.zoo.hashing import hash_of_file
+from tlkit.zoo.presence import size_of
 from tlkit.zoo.registry import entries
 from tlkit.zoo.sample import samples
+from tlkit.zoo.saved_model_files import hub_place
 from tlkit.zoo.source import HubSource, UrlSource, WheelSource
 
 _KINDS = ("wheels", "urls", "hub")
 _LOCK = ".lock"
+_ABANDONED = 24 * 60 * 60  # seconds without a change
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,11 @@ def prune(max_bytes: int | None = None, *, dry_run: bool = False) -> tuple[Prune
     """Free what no entry of the zoo names, then what was used least recently, until `max_bytes` are left.
 
     The zoo is tlkit's and the user's own, as `entries` reads them now. What another process is fetching or
-    looking up stays. `dry_run` only tells. Raises StorageError.
+    looking up stays, and so does a download of tensorflow-hub in which something changed within a day.
+    `dry_run` only tells. Raises StorageError.
     """
     with storage_errors():
-        there = {path: _size(path) for path in _slots()}
+        there = {path: size_of(path) for path in _slots()}
         named = _named()
         chosen = [Pruned(path, size, "unknown") for path, size in there.items() if path not in named]
         left = sorted((path for path in there if path in named), key=lambda path: path.stat().st_mtime)
@@ -53,7 +57,25 @@ def prune(max_bytes: int | None = None, *, dry_run: bool = False) -> tuple[Prune
 def _slots() -> list[Path]:
     """The folders that hold one fetched thing each, and more than a lock."""
     folders = [path for kind in _KINDS for path in sorted((home() / kind).glob("*/"))]
-    return [path for path in folders if any(item.name != _LOCK for item in path.iterdir())]
+    whole = [path for path in folders if not _is_being_downloaded(path)]
+    return [path for path in whole if any(item.name != _LOCK for item in path.iterdir())]
+
+
+def _is_being_downloaded(slot: Path) -> bool:
+    """Whether tensorflow-hub may be at it: it unpacks into `NAME.ID.tmp` and holds `NAME.lock`, beside that.
+
+    Both stay where it was killed, so what nobody has touched for long is not taken for a download.
+    """
+    lock = slot.with_name(f"{slot.name.split('.')[0]}.lock")
+    if slot.suffix != ".tmp" and not lock.exists():
+        return False
+    try:
+        changed = max(
+            path.lstat().st_mtime for path in (slot, *slot.rglob("*"), *lock.parent.glob(lock.name))
+        )
+    except FileNotFoundError:  # just finished, or broken off
+        return True
+    return time.time() - changed < _ABANDONED
 
 
 def _named() -> set[Path]:
@@ -66,12 +88,8 @@ def _named() -> set[Path]:
         if isinstance(source, WheelSource | UrlSource):
             found.add(cached_path(source).parent)
         elif isinstance(source, HubSource):
-            archive = Path(source.handle).expanduser()
-            found.add(
-                home() / "hub" / f"archive-{hash_of_file(archive)}"
-                if archive.is_file()
-                else hub_folder(source.handle)
-            )
+            place = hub_place(source.handle)
+            found |= {place, place.parent}  # what an archive held is in a folder of the slot
     return found
 
 
@@ -108,7 +126,3 @@ def _locked(slot: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
-
-
-def _size(path: Path) -> int:
-    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())

@@ -7,7 +7,9 @@ from pathlib import Path
 import platformdirs
 
 from tlkit.errors import FetchError, StorageError
+from tlkit.zoo.cache import home, hub_folder
 from tlkit.zoo.entry import ZooEntry
+from tlkit.zoo.hashing import hash_of_file
 from tlkit.zoo.source import HubSource
 
 GRAPH_FILE = "saved_model.pb"
@@ -17,6 +19,15 @@ FAMILY = "saved_model"
 def is_saved_model(entry: ZooEntry) -> bool:
     """Whether the backbone is a SavedModel: one from `hub`, or the folder of one from any other source."""
     return isinstance(entry.source, HubSource) or entry.family == FAMILY
+
+
+def hub_place(handle: str) -> Path:
+    """Where the SavedModel of a handle is on this machine, or will be: a folder of the user's own, or in the
+    cache folder what an archive holds, or what tensorflow-hub downloaded."""
+    local = Path(handle).expanduser()
+    if local.is_file():
+        return home() / "hub" / f"archive-{hash_of_file(local)}" / "saved_model"
+    return local if local.is_dir() else hub_folder(handle)
 
 
 def find_saved_model(folder: Path) -> Path:

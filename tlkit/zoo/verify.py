@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
-from tlkit.zoo.entry import ZooEntry
-from tlkit.zoo.fetch import Fetchable, cached, cached_path
+from tlkit.errors import FetchError
+from tlkit.zoo.cache import hub_folder, is_intact
+from tlkit.zoo.entry import TextInput, ZooEntry
+from tlkit.zoo.fetch import Fetchable, Keeper, cached, cached_path, keeper
+from tlkit.zoo.hashing import hash_of
 from tlkit.zoo.registry import entries
 from tlkit.zoo.sample import SampleEntry, samples
-from tlkit.zoo.source import HubSource, KerasHubSource, NoSource, SampleSource, Source, WheelSource
+from tlkit.zoo.saved_model_files import find_saved_model, hub_place
+from tlkit.zoo.source import HubSource, NoSource, WheelSource
 
 Status = Literal[
     "ok",
@@ -21,14 +26,21 @@ Status = Literal[
     "from scratch",
 ]
 
+_KEPT: dict[Keeper, Status] = {
+    "Keras": "kept by Keras",
+    "KerasHub": "kept by KerasHub",
+    "tensorflow-hub": "kept by tensorflow-hub",
+}
+
 
 def verify(chosen: Iterable[ZooEntry | SampleEntry] | None = None) -> dict[str, Status]:
     """The state on this machine of every entry's weights, and of the sample data, by name.
 
     Reads every file that is there; downloads nothing. "ok": there, with the right hash, from one of the
-    entry's sources. "damaged": there, with another hash; loading fetches it again. "not fetched": not there
-    yet. "kept by Keras", "kept by KerasHub", "kept by tensorflow-hub": they download and keep them
-    themselves. "from scratch": there are none.
+    entry's sources. "damaged": there, with another hash; loading fetches it again, or says which folder of
+    tensorflow-hub's is in the way. "not fetched": not there yet. "kept by Keras", "kept by KerasHub", "kept
+    by tensorflow-hub": they download and keep them themselves, and the zoo names no hash. "from scratch":
+    there are none. A SavedModel is as good as its preprocessing.
     """
     if chosen is None:
         chosen = (*entries(), *(sample for sample in samples() if isinstance(sample.source, WheelSource)))
@@ -36,6 +48,16 @@ def verify(chosen: Iterable[ZooEntry | SampleEntry] | None = None) -> dict[str, 
 
 
 def _status(entry: ZooEntry | SampleEntry) -> Status:
+    before = (
+        entry.input.preprocessing
+        if isinstance(entry, ZooEntry) and isinstance(entry.input, TextInput)
+        else None
+    )
+    states = [_status_of_weights(entry), *([_hub_status(before)] if before else [])]
+    return next((state for state in ("damaged", "not fetched") if state in states), states[0])
+
+
+def _status_of_weights(entry: ZooEntry | SampleEntry) -> Status:
     mirrors = entry.mirrors if isinstance(entry, ZooEntry) else ()
     sources = [source for source in (entry.source, *mirrors) if isinstance(source, Fetchable)]
     if any(cached(source) for source in sources):
@@ -44,10 +66,22 @@ def _status(entry: ZooEntry | SampleEntry) -> Status:
         return "damaged" if any(cached_path(source).exists() for source in sources) else "not fetched"
     if isinstance(entry, SampleEntry) or isinstance(entry.source, NoSource):
         return "from scratch"
-    return _keeper(entry.source)
+    if isinstance(entry.source, HubSource):
+        return _hub_status(entry.source)
+    return _KEPT[keeper(entry.source)]
 
 
-def _keeper(source: Source | SampleSource) -> Status:
-    if isinstance(source, HubSource):
-        return "kept by tensorflow-hub"
-    return "kept by KerasHub" if isinstance(source, KerasHubSource) else "kept by Keras"
+def _hub_status(source: HubSource) -> Status:
+    place = hub_place(source.handle)
+    if source.sha256 is None and place == hub_folder(source.handle):
+        return _KEPT[keeper(source)]
+    if not place.exists():
+        return "not fetched"
+    try:
+        folder = find_saved_model(place)
+        if source.sha256 is not None:
+            return "ok" if hash_of(folder) == source.sha256 else "damaged"
+    except FetchError:  # no SavedModel, or names that cannot be hashed
+        return "damaged"
+    own = place == Path(source.handle).expanduser()  # nobody has said which hash it must have
+    return "ok" if own or is_intact(place, None) else "damaged"
