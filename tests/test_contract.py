@@ -76,7 +76,8 @@ def check(entry, task, options, tmp_path):
 
     stage = Stage("all", "all", 1, 1e-3)
     apply_freeze(model, group_layers(backbone), stage)
-    model.compile(make_optimizer(TrainingConfig(warmup=0.0), 1e-3, 2), head.loss, jit_compile=False)
+    optimizer = make_optimizer(TrainingConfig(warmup=0.0), stage, 2, model.trainable_variables)
+    model.compile(optimizer, head.loss, jit_compile=False)
     before = [weight.numpy() for weight in model.trainable_weights]
     inputs = preprocessing.encode(pictures)
     assert np.isfinite(model.train_on_batch(inputs, targets))

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tlkit.config import PlanSpec, StageSpec, TrainingConfig, validate
-from tlkit.config.plan import FullPlan, GradualPlan, HeadPlan, HeadThenAllPlan, TopPlan
+from tlkit.config.plan import (
+    FullPlan,
+    GradualPlan,
+    HeadPlan,
+    HeadThenAllPlan,
+    MilestonesPlan,
+    Schedule,
+    TopPlan,
+    UlmfitPlan,
+)
 from tlkit.config.recipe import RECIPES, Recipe
-from tlkit.errors import ConfigError
+from tlkit.errors import ConfigError, suggest
 
 Train = Literal["head", "all"] | int
+HEAD = "head"  # its name among the layer groups
+ULMFIT_DECAY = 1 / 2.6
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,12 @@ class Stage:
         epochs: Upper bound; early stopping may end it before.
         learning_rate: Peak rate.
         patience: Epochs without a better monitored value before the stage ends; None: never.
+        layer_decay: What each layer group's rate is of that of the group above it.
+        learning_rates: Peak rates of single layer groups and of `head`; they win over `layer_decay`.
+        schedule: What the rate does over the stage. None: what `TrainingConfig` says.
+
+    Raises:
+        ConfigError: No epochs, or a rate that is not a positive number.
     """
 
     name: str
@@ -31,12 +49,55 @@ class Stage:
     epochs: int
     learning_rate: float
     patience: int | None = None
+    layer_decay: float = 1.0
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ConfigError(f"Stage {self.name!r} should have at least 1 epoch, received {self.epochs}.")
+        rates = {
+            "learning_rate": self.learning_rate,
+            "layer_decay": self.layer_decay,
+            **{f"learning_rates.{group}": rate for group, rate in self.learning_rates.items()},
+        }
+        for name, rate in rates.items():
+            if not (math.isfinite(rate) and rate > 0):
+                raise ConfigError(
+                    f"Stage {self.name!r}: {name} should be a number above 0, received {rate}. "
+                    "What should not learn is frozen by the plan."
+                )
 
     def n_trained(self, n_groups: int) -> int:
         """How many layer groups this stage trains."""
         if self.train == "head":
             return 0
         return n_groups if self.train == "all" else self.train
+
+    def rates(self, group_names: Sequence[str]) -> dict[str, float]:
+        """The peak rate of every layer group and of `head`; what is frozen has one, too.
+
+        Args:
+            group_names: The backbone's layer groups, input to output.
+        """
+        depths = range(len(group_names), 0, -1)
+        rates = {
+            name: self.learning_rate * self.layer_decay**depth
+            for name, depth in zip(group_names, depths, strict=True)
+        }
+        return {**rates, HEAD: self.learning_rate, **self.learning_rates}
+
+
+def require_groups(stages: Iterable[Stage], group_names: Sequence[str]) -> None:
+    """Raise the ConfigError for a rate of a layer group that there is not."""
+    for stage in stages:
+        for name in stage.learning_rates:
+            if name not in (*group_names, HEAD):
+                hint = suggest(name, [*group_names, HEAD])
+                raise ConfigError(
+                    f"training.learning_rates: the backbone has no layer group {name!r}.{hint} "
+                    "All of them: --dry-run"
+                )
 
 
 def make_plan(
@@ -50,7 +111,7 @@ def make_plan(
     Args:
         spec: A plan's name, its options, or stages written out. None: the recipe's.
         n_groups: Layer groups of the backbone.
-        training: Its `epochs`, `learning_rate` and `patience` win over the plan's defaults.
+        training: What it sets of epochs, rates, schedule and patience wins over the plan's defaults.
         recipe: Plan and rates for what the config leaves open.
 
     Raises:
@@ -58,7 +119,7 @@ def make_plan(
     """
     training = training or TrainingConfig()
     plan = validate({"plan": recipe.plan if spec is None else spec}).plan
-    specs = plan if isinstance(plan, tuple) else _specs(plan, n_groups)
+    specs = plan if isinstance(plan, tuple) else _specs(plan, n_groups, training)
     stages = tuple(_stage(index, stage, training, recipe) for index, stage in enumerate(specs))
     for stage in stages:
         if isinstance(stage.train, int) and stage.train > n_groups:
@@ -80,10 +141,13 @@ def _stage(index: int, spec: StageSpec, training: TrainingConfig, recipe: Recipe
         epochs=training.epochs or spec.epochs,
         learning_rate=spec.learning_rate or training.learning_rate or default_rate,
         patience=spec.patience or training.patience or recipe.patience,
+        layer_decay=spec.layer_decay or training.layer_decay or 1.0,
+        learning_rates=training.learning_rates,
+        schedule=spec.schedule or training.schedule,
     )
 
 
-def _specs(plan: object, n_groups: int) -> tuple[StageSpec, ...]:
+def _specs(plan: object, n_groups: int, training: TrainingConfig) -> tuple[StageSpec, ...]:
     match plan:
         case HeadPlan():
             return (StageSpec(name="head", train="head", epochs=plan.epochs),)
@@ -96,12 +160,39 @@ def _specs(plan: object, n_groups: int) -> tuple[StageSpec, ...]:
                 StageSpec(name="all", train="all", epochs=plan.epochs),
             )
         case GradualPlan():
-            counts = range(plan.groups_per_stage, n_groups, plan.groups_per_stage)
-            return (
-                StageSpec(name="head", train="head", epochs=plan.head_epochs),
-                *(StageSpec(name=f"top{k}", train=k, epochs=plan.epochs) for k in counts),
-                StageSpec(name="all", train="all", epochs=plan.epochs),
-            )
+            return _gradual(n_groups, plan.groups_per_stage, (plan.head_epochs, plan.epochs, plan.epochs))
+        case UlmfitPlan():
+            stages = _gradual(n_groups, plan.groups_per_stage, (plan.epochs, plan.epochs, plan.last_epochs))
+            own = {
+                "layer_decay": training.layer_decay or ULMFIT_DECAY,
+                "schedule": training.schedule or "slanted_triangular",
+            }
+            return tuple(stage.model_copy(update=own) for stage in stages)
+        case MilestonesPlan():
+            return _milestones(plan)
         case FullPlan():
             return (StageSpec(name="all", train="all", epochs=plan.epochs),)
     raise ConfigError(f"Not a plan: {plan!r}.")
+
+
+def _gradual(n_groups: int, step: int, epochs: tuple[int, int, int]) -> tuple[StageSpec, ...]:
+    """The head, then `step` groups more per stage; epochs of the first, of those between, of the last."""
+    first, between, last = epochs
+    return (
+        StageSpec(name="head", train="head", epochs=first),
+        *(StageSpec(name=f"top{k}", train=k, epochs=between) for k in range(step, n_groups, step)),
+        StageSpec(name="all", train="all", epochs=last),
+    )
+
+
+def _milestones(plan: MilestonesPlan) -> tuple[StageSpec, ...]:
+    trained: dict[int, Train] = {0: "head", **plan.milestones}
+    starts = sorted(trained)
+    return tuple(
+        StageSpec(
+            name=f"top{trained[start]}" if isinstance(trained[start], int) else str(trained[start]),
+            train=trained[start],
+            epochs=end - start,
+        )
+        for start, end in zip(starts, [*starts[1:], plan.epochs], strict=True)
+    )

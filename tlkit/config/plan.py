@@ -11,6 +11,9 @@ from tlkit.errors import suggest
 
 Epochs = Annotated[int, pydantic.Field(ge=1)]
 Rate = Annotated[float, pydantic.Field(gt=0.0)]
+Decay = Annotated[float, pydantic.Field(gt=0.0, le=1.0)]
+Groups = Annotated[int, pydantic.Field(ge=1)]
+Schedule = Literal["cosine", "one_cycle", "linear", "constant", "plateau", "slanted_triangular"]
 
 
 class StageSpec(Options):
@@ -18,12 +21,16 @@ class StageSpec(Options):
 
     name: str | None = None
     """None: `stage1`, `stage2` and so on."""
-    train: Literal["head", "all"] | Annotated[int, pydantic.Field(ge=1)]
+    train: Literal["head", "all"] | Groups
     """The head alone, the head and the top k layer groups, or everything."""
     epochs: Epochs
     """Epochs of this stage, unless `training.epochs` says otherwise."""
     learning_rate: Rate | None = None
     """Peak rate. None: `training.learning_rate`, or the default for what the stage trains."""
+    layer_decay: Decay | None = None
+    """What each layer group's rate is of that of the group above it. None: `training.layer_decay`."""
+    schedule: Schedule | None = None
+    """What the rate does over the stage. None: `training.schedule`."""
     patience: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Epochs without a better monitored value after which the stage ends early. None: `training.patience`."""
 
@@ -47,7 +54,7 @@ class TopPlan(Options):
 
 
 class HeadThenAllPlan(Options):
-    """Linear probing, then fine-tuning of everything (Kumar et al., arXiv:2202.10054)."""
+    """LP-FT: linear probing, then fine-tuning of everything (Kumar et al., arXiv:2202.10054)."""
 
     name: Literal["head_then_all"] = "head_then_all"
     head_epochs: Epochs = 3
@@ -64,7 +71,53 @@ class GradualPlan(Options):
     """Epochs of the first stage, which trains the head alone."""
     epochs: Epochs = 1
     """Epochs of every stage after the first."""
-    groups_per_stage: Annotated[int, pydantic.Field(ge=1)] = 1
+    groups_per_stage: Groups = 1
+    """How many layer groups each stage adds."""
+
+
+class MilestonesPlan(Options):
+    """The head, then more of the backbone from given epochs on (Lightning Flash: `unfreeze_milestones`)."""
+
+    name: Literal["milestones"] = "milestones"
+    milestones: dict[Annotated[int, pydantic.Field(ge=0)], Literal["all"] | Groups] = {3: 1, 6: "all"}
+    """Epoch, counted from 0 over the whole run → how many layer groups train from then on, from the top.
+    Before the first of them the head trains alone."""
+    epochs: Epochs = 10
+    """Epochs of the whole run."""
+
+    @pydantic.model_validator(mode="after")
+    def _epochs_and_groups_grow(self) -> MilestonesPlan:
+        if not self.milestones:
+            raise ValueError("milestones should name at least one epoch, received {}")
+        if max(self.milestones) >= self.epochs:
+            raise ValueError(
+                f"the last of the milestones should be before the end, received epoch {max(self.milestones)} "
+                f"of {self.epochs} epochs, counted from 0"
+            )
+        counts = [self.milestones[epoch] for epoch in sorted(self.milestones)]
+        numbers = [float("inf") if count == "all" else count for count in counts]
+        if numbers != sorted(set(numbers)):
+            listed = ", ".join(map(str, counts))
+            raise ValueError(
+                f"every milestone should train more groups than the one before, received {listed}"
+            )
+        return self
+
+
+class UlmfitPlan(Options):
+    """ULMFiT: gradual unfreezing, discriminative rates, slanted triangular schedules (arXiv:1801.06146).
+
+    In every stage each layer group learns at 1/2.6 of the rate of the group above it, and the rate rises over
+    a tenth of the steps to 32 times where it starts and ends. `training.layer_decay`, `training.schedule` and
+    `training.warmup` win over these.
+    """
+
+    name: Literal["ulmfit"] = "ulmfit"
+    epochs: Epochs = 1
+    """Epochs of the head's stage and of every stage that adds layer groups."""
+    last_epochs: Epochs = 3
+    """Epochs of the last stage, which trains everything; the paper goes on until it has converged."""
+    groups_per_stage: Groups = 1
     """How many layer groups each stage adds."""
 
 
@@ -81,8 +134,11 @@ PLANS: dict[str, type[Options]] = {
     "top": TopPlan,
     "head_then_all": HeadThenAllPlan,
     "gradual": GradualPlan,
+    "milestones": MilestonesPlan,
+    "ulmfit": UlmfitPlan,
     "full": FullPlan,
 }
+ALIASES = {"lp_ft": "head_then_all"}  # what the paper calls it
 
 STAGES = "stages"
 
@@ -99,6 +155,8 @@ PlanSpec = Annotated[
     | Annotated[TopPlan, pydantic.Tag("top")]
     | Annotated[HeadThenAllPlan, pydantic.Tag("head_then_all")]
     | Annotated[GradualPlan, pydantic.Tag("gradual")]
+    | Annotated[MilestonesPlan, pydantic.Tag("milestones")]
+    | Annotated[UlmfitPlan, pydantic.Tag("ulmfit")]
     | Annotated[FullPlan, pydantic.Tag("full")]
     | Annotated[tuple[StageSpec, ...], pydantic.Tag(STAGES)],
     pydantic.Discriminator(_kind),
@@ -116,8 +174,9 @@ def parse_plan(value: Any) -> Any:
         value = {"name": value}
     if isinstance(value, dict):
         value = {"name": UNNAMED, **value}
+        value["name"] = ALIASES.get(str(value["name"]), value["name"])
         if value["name"] not in PLANS:
-            hint = suggest(str(value["name"]), PLANS)
+            hint = suggest(str(value["name"]), [*PLANS, *ALIASES])
             raise ValueError(f"unknown plan {value['name']!r}.{hint} A list of stages is one, too.")
     elif not value or not isinstance(value, list | tuple | Options):
         raise ValueError(

@@ -1,13 +1,25 @@
-"""The optimizer, its schedule, and when a stage ends."""
+"""The optimizer, its rates and schedule, and when a stage ends."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from tlkit.config.base import Options
-from tlkit.config.plan import Epochs, Rate
+from tlkit.config.plan import Decay, Epochs, Rate, Schedule
+
+WEIGHT_DECAY = 0.004
+
+
+class ClipConfig(Options):
+    """Clipping of the gradient, after it was summed over the replicas."""
+
+    by: Literal["global_norm", "norm", "value"] = "global_norm"
+    """What is limited: the norm of the whole gradient, that of each weight's gradient, or each number."""
+    limit: Annotated[float, pydantic.Field(gt=0.0)] = 1.0
+    """The largest norm, or the largest absolute value."""
 
 
 class TrainingConfig(Options):
@@ -18,30 +30,58 @@ class TrainingConfig(Options):
     batch_tokens: Annotated[int, pydantic.Field(ge=16)] | None = None
     """Texts: tokens per step over all replicas, padding included, instead of a number of examples."""
     learning_rate: Rate | None = None
-    """Peak rate of every stage. None: what suits the kind of backbone (see `recipe.py`)."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW (Loshchilov and Hutter, arXiv:1711.05101), or SGD with momentum."""
-    weight_decay: Annotated[float, pydantic.Field(ge=0.0)] = 0.004
-    """Decoupled weight decay; biases and normalisation scales are left out."""
-    momentum: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.9
-    """Nesterov momentum of SGD."""
-    clip_norm: Annotated[float, pydantic.Field(gt=0.0)] | None = 1.0
-    """Largest global norm of the gradient."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """What the rate does after the warm-up: fall to zero along a cosine over the stage, or stay."""
-    warmup: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.1
-    """Share of a stage's steps in which the rate rises linearly from zero."""
+    """Peak rate of every stage. None: what suits the kind of backbone (see `recipe.py`), with AdamW."""
+    layer_decay: Decay | None = None
+    """Each layer group learns at this multiple of the rate of the group above it; the head at the full rate.
+    None: what the plan says, else 1."""
+    learning_rates: dict[str, Rate] = {}
+    """Peak rates of single layer groups, by name; `head` is one, too. They win over `layer_decay`."""
+    optimizer: Literal["adamw", "adam", "sgd", "lion", "adafactor", "muon"] = "adamw"
+    """AdamW (Loshchilov and Hutter, arXiv:1711.05101), Adam (arXiv:1412.6980), SGD with Nesterov momentum,
+    Lion (arXiv:2302.06675; it wants a rate 3 to 10 times lower), Adafactor (arXiv:1804.04235), or Muon
+    (arXiv:2502.16982) for the matrices inside the backbone and AdamW for the rest."""
+    weight_decay: Annotated[float, pydantic.Field(ge=0.0)] = WEIGHT_DECAY
+    """Decoupled weight decay, not for `adam`; biases and normalisation scales are left out."""
+    momentum: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] | None = None
+    """Of `sgd` alone. None: 0.9."""
+    clip: ClipConfig | None = ClipConfig()
+    ema: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] | None = None
+    """Momentum of a running average of the trained weights, by step (0.99: over about 100 steps). Validation,
+    checkpoints and the end of a stage use the average; training itself goes on with the weights."""
+    schedule: Schedule | None = None
+    """What the rate does over a stage. After the warm-up it falls to zero along a half `cosine` or
+    `linear`ly, stays (`constant`), or is multiplied by 0.3 after two epochs without a better value
+    (`plateau`). `one_cycle` (arXiv:1708.07120) and `slanted_triangular` (arXiv:1801.06146) rise and fall as
+    in their papers, the rate alone. None: what the plan says, else `cosine`."""
+    warmup: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] | None = None
+    """Share of a stage's steps in which the rate rises. None: 0.1; for `one_cycle` 0.25."""
     patience: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Epochs without a better monitored value after which a stage ends early, with the weights of its best
     epoch. None: a stage runs to its end, because a cosine schedule does its best work there; of a backbone
     that is trained from scratch 3, because it soon learns the examples by heart."""
     restore_best: bool = False
     """End every stage with the weights of its best epoch instead of its last, also without `patience`."""
-    reduce_on_plateau: bool = False
-    """Multiply the rate by 0.3 after two epochs without a better value; needs `schedule: constant`."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, tree: Any) -> Any:
+        """The keys of tlkit 0.1, which the config of every run of it has, in today's words."""
+        if not isinstance(tree, Mapping) or not tree.keys() & {"clip_norm", "reduce_on_plateau"}:
+            return tree
+        tree = dict(tree)
+        if "clip_norm" in tree:
+            limit = tree.pop("clip_norm")
+            tree.setdefault("clip", None if limit is None else {"by": "global_norm", "limit": limit})
+        if tree.pop("reduce_on_plateau", False):
+            tree["schedule"] = "plateau"
+        if tree.get("optimizer", "adamw") != "sgd":
+            tree.pop("momentum", None)
+        return tree
 
     @pydantic.model_validator(mode="after")
-    def _one_schedule(self) -> TrainingConfig:
-        if self.reduce_on_plateau and self.schedule != "constant":
-            raise ValueError("reduce_on_plateau needs schedule: constant, received schedule: cosine")
+    def _options_fit_the_optimizer(self) -> TrainingConfig:
+        if self.momentum is not None and self.optimizer != "sgd":
+            raise ValueError(f"momentum is an option of optimizer: sgd, received optimizer: {self.optimizer}")
+        if self.optimizer == "adam" and self.weight_decay not in (0.0, WEIGHT_DECAY):
+            raise ValueError("weight_decay is not an option of optimizer: adam; adamw is Adam with it")
         return self

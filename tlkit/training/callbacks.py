@@ -12,7 +12,16 @@ import keras
 from tlkit.config import TrainingConfig
 from tlkit.errors import TrainingError
 from tlkit.plans import Stage
+from tlkit.training.averaging import AveragedWeights
 from tlkit.training.display import LiveDisplay
+from tlkit.training.schedules import (
+    PLATEAU_FACTOR,
+    PLATEAU_PATIENCE,
+    SETTABLE,
+    WarmUp,
+    schedule_of,
+    warmup_share,
+)
 
 
 def make_callbacks(
@@ -35,6 +44,7 @@ def make_callbacks(
     """
     watch = {"monitor": monitor, "mode": mode}
     callbacks: list[keras.callbacks.Callback] = [
+        *([AveragedWeights()] if training.ema else []),  # before all that look at the weights
         FiniteLoss(stage.name, name_batch),
         keras.callbacks.EarlyStopping(
             patience=stage.patience or stage.epochs,
@@ -47,8 +57,13 @@ def make_callbacks(
         keras.callbacks.CSVLogger(str(epoch_log(folder, stage))),
         keras.callbacks.TensorBoard(str(folder / "logs" / "tensorboard" / stage.name), write_graph=False),
     ]
-    if training.reduce_on_plateau:
-        callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.3, patience=2, **watch))
+    schedule = schedule_of(stage, training)
+    if schedule in SETTABLE:
+        callbacks.append(WarmUp(stage.learning_rate, warmup_share(schedule, training.warmup)))
+    if schedule == "plateau":
+        callbacks.append(
+            keras.callbacks.ReduceLROnPlateau(factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE, **watch)
+        )
     return callbacks
 
 

@@ -1,52 +1,98 @@
-"""Optimizer and learning-rate schedule of one stage."""
+"""The optimizer of one stage."""
 
 from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from tlkit.config import TrainingConfig
+from tlkit.errors import ConfigError
+from tlkit.freezing import LayerGroup
+from tlkit.plans import HEAD, Stage
+from tlkit.training.optimizer_state import OptimizerState, put_state
+from tlkit.training.schedules import make_schedule, schedule_of
+from tlkit.training.stage_optimizers import (
+    StageAdafactor,
+    StageAdam,
+    StageAdamW,
+    StageLion,
+    StageMuon,
+    StageOptimizer,
+    StageSGD,
+)
+
+OPTIMIZERS: dict[str, type[StageOptimizer]] = {
+    "adam": StageAdam,
+    "adamw": StageAdamW,
+    "sgd": StageSGD,
+    "lion": StageLion,
+    "adafactor": StageAdafactor,
+    "muon": StageMuon,
+}
+MOMENTUM = 0.9
+CLIP = {"global_norm": "global_clipnorm", "norm": "clipnorm", "value": "clipvalue"}
 
 
-def make_optimizer(training: TrainingConfig, learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
-    """Make the optimizer of a stage.
+def make_optimizer(
+    training: TrainingConfig,
+    stage: Stage,
+    steps: int,
+    variables: Sequence[keras.Variable],
+    groups: Sequence[LayerGroup] = (),
+    state: OptimizerState | None = None,
+) -> Any:
+    """Make and build the optimizer of a stage. To be called in the strategy's scope.
 
     Args:
-        training: Optimizer, schedule, weight decay and clipping.
-        learning_rate: Peak rate.
+        training: Kind, weight decay, clipping and averaging; the schedule, where the stage has none.
+        stage: Its rates and schedule.
         steps: Optimizer steps of the whole stage.
+        variables: What the stage trains.
+        groups: The backbone's layer groups, input to output. All else belongs to the head.
+        state: What the stages before have left: weights that were trained in them go on from there.
 
     Returns:
-        AdamW (Loshchilov and Hutter, arXiv:1711.05101) or SGD with Nesterov momentum. Biases and
-        normalisation scales do not decay.
+        A `keras.optimizers.Optimizer` that is a `StageOptimizer`, too.
+
+    Raises:
+        ConfigError: The installed Keras does not have what the optimizer needs.
     """
-    schedule = _schedule(training, learning_rate, steps)
-    if training.optimizer == "sgd":
-        optimizer: keras.optimizers.Optimizer = keras.optimizers.SGD(
-            schedule,
-            momentum=training.momentum,
-            nesterov=training.momentum > 0,
-            weight_decay=training.weight_decay or None,
-            global_clipnorm=training.clip_norm,
-        )
-    else:
-        optimizer = keras.optimizers.AdamW(
-            schedule, weight_decay=training.weight_decay, global_clipnorm=training.clip_norm
-        )
-    if training.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    group_of = {path: group.name for group in groups for path in group.weights}
+    rates = stage.rates([group.name for group in groups])
+    paths = {variable.path: group_of.get(variable.path, HEAD) for variable in variables}
+    optimizer: Any = OPTIMIZERS[training.optimizer](
+        learning_rate=make_schedule(
+            schedule_of(stage, training), stage.learning_rate, steps, training.warmup
+        ),
+        multipliers={path: rates[group] / stage.learning_rate for path, group in paths.items()},
+        weight_decay=None if training.optimizer == "adam" else training.weight_decay or None,
+        **_own_options(training, [path for path, group in paths.items() if group == HEAD]),
+        **({CLIP[training.clip.by]: training.clip.limit} if training.clip else {}),
+        **({"use_ema": True, "ema_momentum": training.ema} if training.ema else {}),
+    )
+    optimizer.build(list(variables))
+    put_state(optimizer, state or OptimizerState())
     return optimizer
 
 
-def _schedule(
-    training: TrainingConfig, learning_rate: float, steps: int
-) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Linear warm-up, then half a cosine down to zero (Loshchilov and Hutter, arXiv:1608.03983)."""
-    if training.schedule == "constant":
-        return learning_rate
-    warmup_steps = int(steps * training.warmup)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup_steps else learning_rate,
-        decay_steps=max(1, steps - warmup_steps),
-        warmup_target=learning_rate if warmup_steps else None,
-        warmup_steps=warmup_steps,
-    )
+def _own_options(training: TrainingConfig, head: Sequence[str]) -> dict[str, Any]:
+    """What one kind of optimizer alone takes. `head`: the paths of its weights."""
+    if training.optimizer == "sgd":
+        momentum = MOMENTUM if training.momentum is None else training.momentum
+        return {"momentum": momentum, "nesterov": momentum > 0}
+    if training.optimizer == "adafactor":
+        return {"relative_step": False}  # the schedule decides
+    if training.optimizer == "muon":
+        if "rms_rate" not in inspect.signature(keras.optimizers.Muon.__init__).parameters:
+            raise ConfigError(
+                f"training.optimizer: muon needs a newer Keras, installed is {keras.__version__}: "
+                "pip install --upgrade keras. Or use adamw."
+            )
+        # Muon is for matrices between hidden layers: the output layer, embeddings and tables of position
+        # biases are AdamW's, as are vectors and kernels of more than two dimensions (Keras sees to those).
+        return {"exclude_layers": [*(f"^{re.escape(path)}$" for path in head), "embed", "bias"]}
+    return {}

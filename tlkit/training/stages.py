@@ -27,6 +27,7 @@ from tlkit.training.callbacks import close_all, make_callbacks
 from tlkit.training.display import LiveDisplay
 from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
 from tlkit.training.optimizer import make_optimizer
+from tlkit.training.optimizer_state import OptimizerState, take_state
 from tlkit.training.training_model import TrainingModel
 
 
@@ -118,7 +119,7 @@ def train_stages(
     """
     for name in ("stages", "logs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    records, histories, first_epoch = [], [], 0
+    records, histories, first_epoch, state = [], [], 0, OptimizerState()
     for index, stage in enumerate(stages):
         started = time.perf_counter()
         apply_freeze(run.model, run.groups, stage, run.batch_norm)
@@ -126,7 +127,7 @@ def train_stages(
         before = hash_weights(frozen)
         place = Place(index, len(stages), first_epoch)
         try:
-            history = _fit(run, stage, place, folder, callbacks)
+            history, state = _fit(run, stage, place, folder, callbacks, state)
         except KeyboardInterrupt:
             put_back_best(run.model, stages[: index + 1], folder, run.monitor, run.head.mode)
             raise
@@ -137,12 +138,22 @@ def train_stages(
     return records, pd.concat(histories, ignore_index=True)
 
 
-def compile_stage(run: Trainable, stage: Stage) -> TrainingModel:
-    """A freshly compiled training model over the run's layers, for what is trainable now."""
+def compile_stage(run: Trainable, stage: Stage, state: OptimizerState | None = None) -> TrainingModel:
+    """A freshly compiled training model over the run's layers, for what is trainable now.
+
+    Its optimizer goes on from `state` with the weights that were trained before.
+    """
     with run.strategy.scope():
         model = TrainingModel(run.model.input, run.model.output, name=run.model.name)
         model.compile(
-            make_optimizer(run.training, stage.learning_rate, stage.epochs * run.steps_per_epoch),
+            make_optimizer(
+                run.training,
+                stage,
+                stage.epochs * run.steps_per_epoch,
+                model.trainable_variables,
+                run.groups,
+                state,
+            ),
             run.head.loss,
             metrics=run.head.metrics(),
             jit_compile=False,
@@ -181,9 +192,14 @@ def _validation_pipeline(run: Trainable) -> tf.data.Dataset | None:
 
 
 def _fit(
-    run: Trainable, stage: Stage, place: Place, folder: Path, callbacks: Sequence[keras.callbacks.Callback]
-) -> pd.DataFrame:
-    model = compile_stage(run, stage)
+    run: Trainable,
+    stage: Stage,
+    place: Place,
+    folder: Path,
+    callbacks: Sequence[keras.callbacks.Callback],
+    state: OptimizerState,
+) -> tuple[pd.DataFrame, OptimizerState]:
+    model = compile_stage(run, stage, state)
 
     plan = run.plan_batches(place.index)
 
@@ -211,7 +227,7 @@ def _fit(
     table = pd.DataFrame(history.history)
     table.insert(0, "epoch", range(1, len(table) + 1))
     table.insert(0, "stage", stage.name)
-    return table
+    return table, take_state(model.optimizer, state)
 
 
 def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:

@@ -10,7 +10,7 @@ from tlkit.config.base import Options
 from tlkit.config.head import TEXT_TASKS
 from tlkit.errors import ConfigError
 from tlkit.freezing import LayerGroup
-from tlkit.plans import Stage
+from tlkit.plans import Stage, require_groups
 from tlkit.zoo import ZooEntry
 
 ONLY_FOR = {
@@ -55,7 +55,11 @@ def require_fit(config: RunConfig, entry: ZooEntry, *, is_run: bool) -> None:
 
 
 def require_trainable(groups: Sequence[LayerGroup], stages: Sequence[Stage], entry: ZooEntry) -> None:
-    """Raise the ConfigError for a plan that would train a SavedModel that cannot be trained."""
+    """Raise the ConfigError for a plan that does not fit the backbone's layer groups.
+
+    It gives a rate to a group that there is not, or trains a SavedModel that cannot be trained.
+    """
+    require_groups(stages, [group.name for group in groups])
     fixed = [
         number
         for number, group in enumerate(groups)
