@@ -107,6 +107,10 @@ def test_a_run_starts_from_an_earlier_one(photos, folders, tmp_path):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
     shutil.rmtree(first.path)
     assert tlkit.load(second.path).predict(next(photos.rglob("*.png")))["label"]
+    # Its backbone was frozen when it was saved, and is frozen again.
+    third = tlkit.finetune(photos, second.path, **SETTINGS, plan="head", out=tmp_path / "c", export=False)
+    for one, other in zip(second.backbone_model.weights, third.backbone_model.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
 def test_a_plan_that_would_train_tensorflow_1s_format_is_refused_before_training(photos, folders, tmp_path):

@@ -74,6 +74,10 @@ class SavedModelLayer(keras.layers.Layer):
         if self.batch_norm is not None:
             self.batch_norm.build(None)
         _attach_losses(self.opened.endpoint, self.weights)
+        if not self.trainable:
+            # Saved while frozen. Keras ignores `trainable = False` where it is so already (tried on 3.15.1).
+            for weight in self.weights:
+                weight.trainable = False
 
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         endpoint = self.opened.endpoint
