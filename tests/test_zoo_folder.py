@@ -299,3 +299,27 @@ entries:
         "layer3": "layer3_2",
         "above": "x{2}",
     }
+
+
+def test_more_groups_than_any_backbone_has_are_refused_before_they_are_made(tmp_path, folder):
+    text = """
+entries:
+  huge:
+    modality: text
+    family: tiny
+    source: {kind: none}
+    constructor: {builder: text_cnn, arguments: {layers: 1000000000000}}
+    input: {sequence_length: 8, tokenizer: {kind: words}}
+    layer_groups: {"layer{i}": "layer{i}"}
+    license: MIT
+    params: 10
+"""
+    path = tmp_path / "zoo.yaml"
+    path.write_text(text)
+    with pytest.raises(
+        ConfigError, match=r"huge\.layer_groups: 1,000,000,000,000 blocks would make more than"
+    ):
+        zoo.entries(path)
+    change(folder, num_hidden_layers=10**12)
+    with pytest.raises(ConfigError, match=r"1,000,000,000,000 blocks would make more than 10,000 groups"):
+        zoo.entry_of_folder(folder)

@@ -15,6 +15,7 @@ from tlkit.errors import ConfigError, InternalError, UnknownNameError
 from tlkit.zoo.entry import ZooEntry
 from tlkit.zoo.yaml_limits import check_yaml
 
+MOST_GROUPS = 10_000
 COUNTS = ("num_groups", "num_layers", "layers")
 STAGES = (
     "depths",
@@ -105,6 +106,8 @@ def parse_zoo(text: str, path: Path) -> tuple[ZooEntry, ...]:
             read.append(ZooEntry.model_validate({**expand_groups(merge(shared, fields)), "name": name}))
         except pydantic.ValidationError as error:
             mistakes += [f"{name}.{_dotted(found['loc'])}: {found['msg']}" for found in error.errors()]
+        except ConfigError as error:
+            mistakes.append(f"{name}.{error}")
     if mistakes:
         raise ConfigError(f"{path}: {'; '.join(mistakes)}")
     return tuple(read)
@@ -124,7 +127,8 @@ def expand_groups(fields: dict[str, Any]) -> dict[str, Any]:
 
     `block{i}: layer_{i0}` is repeated as often as one of the constructor's arguments says: `num_groups` (of
     blocks that share weights), `num_layers` or `layers`, or the length of a list with one item for each stage
-    (see `STAGES`). `{i}` counts from 1 and `{i0}` from 0; `{next}` is the number after the last.
+    (see `STAGES`). `{i}` counts from 1 and `{i0}` from 0; `{next}` is the number after the last. Raises
+    ConfigError for more groups than any backbone has.
     """
     groups = fields.get("layer_groups")
     if not isinstance(groups, Mapping) or not any("{i}" in str(name) for name in groups):
@@ -136,6 +140,8 @@ def expand_groups(fields: dict[str, Any]) -> dict[str, Any]:
     count = len(count) if isinstance(count, list | tuple) else count
     if not isinstance(count, int):
         return fields  # refused, because "{i}" is left in the name of a group
+    if count * sum("{i}" in str(name) for name in groups) > MOST_GROUPS:
+        raise ConfigError(f"layer_groups: {count:,} blocks would make more than {MOST_GROUPS:,} groups")
     expanded = {}
     for name, pattern in groups.items():
         for number in range(1, count + 1) if "{i}" in str(name) else (None,):
