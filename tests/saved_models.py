@@ -52,7 +52,8 @@ def small_text_encoder(vocabulary: int = 20, width: int = 8) -> keras.Model:
 def save_reusable(
     model: keras.Model, path: Path, *, l2: Sequence[Any] = (), inputs: Any = None, lists: bool = True
 ) -> Path:
-    """A SavedModel that can be called with `training=`; `lists`: with `variables` and their like."""
+    """A SavedModel that can be called with `training=`; `lists`: with `variables` and their like. `l2` are
+    the variables of one regularisation loss each, or the several of one."""
     module = tf.__internal__.tracking.AutoTrackable()
     specs = inputs or tf.nest.map_structure(
         lambda each: tf.TensorSpec(each.shape, each.dtype, each.name), model.input
@@ -65,11 +66,11 @@ def save_reusable(
     for training in (False, True):
         call.get_concrete_function(specs, training=training)
     module.__call__ = call
-    module.held = [each.value for each in model.variables]
+    module.held = [each.value for each in (*model.variables, *tf.nest.flatten(list(l2)))]
     if lists:
         module.variables = [each.value for each in model.variables]
         module.trainable_variables = [each.value for each in model.trainable_variables]
-        module.regularization_losses = [_l2_of(each.value) for each in l2]
+        module.regularization_losses = [_l2_of(*tf.nest.flatten(each)) for each in l2]
     tf.saved_model.save(module, str(path))
     return path
 
@@ -191,5 +192,6 @@ def _table(vocabulary: Path) -> tf.lookup.StaticVocabularyTable:
     return tf.lookup.StaticVocabularyTable(initializer, num_oov_buckets=1)
 
 
-def _l2_of(variable: tf.Variable) -> Any:
-    return tf.function(lambda: L2 * tf.reduce_sum(tf.square(variable)), input_signature=[])
+def _l2_of(*variables: keras.Variable) -> Any:
+    held = [variable.value for variable in variables]
+    return tf.function(lambda: L2 * tf.add_n([tf.nn.l2_loss(each) * 2 for each in held]), input_signature=[])

@@ -171,6 +171,28 @@ def test_l2_terms_are_counted_once_and_only_while_trained(cnn, tmp_path):
     assert sum(float(each) for each in model.losses) == 0.0
 
 
+def test_an_l2_term_of_several_variables_is_counted_once_as_long_as_any_is_trained(cnn, tmp_path):
+    scale, kernel = cnn.get_layer("block1_bn").gamma, cnn.get_layer("block1_conv").kernel
+    backbone = backbone_of(save_reusable(cnn, tmp_path / "l2", l2=[[scale, kernel], scale]))
+    of_scale, of_kernel = (L2 * float(np.sum(np.square(each.numpy()))) for each in (scale, kernel))
+    model, groups, stage = with_head(backbone, batch_norm="train")
+
+    def total():
+        return sum(float(each) for each in model.losses)
+
+    assert total() == pytest.approx(2 * of_scale + of_kernel, rel=1e-6)
+    apply_freeze(model, groups, stage, "frozen")  # the scale is frozen, the kernel is not
+    assert total() == pytest.approx(of_scale + of_kernel, rel=1e-6)
+    apply_freeze(model, groups, Stage("head", "head", 1, 1e-2))
+    assert total() == 0.0
+
+
+def test_an_l2_term_of_a_variable_that_no_output_uses_is_not_counted(cnn, tmp_path):
+    unused = keras.Variable(np.ones(3, "float32"))
+    backbone = backbone_of(save_reusable(cnn, tmp_path / "l2", l2=[unused]))
+    assert sum(float(each) for each in backbone.model.losses) == 0.0
+
+
 def test_dropout_is_active_only_in_training(tmp_path):
     inputs = keras.Input((8,))
     saved = keras.Model(inputs, keras.layers.Dropout(0.5)(keras.layers.Dense(64)(inputs)))

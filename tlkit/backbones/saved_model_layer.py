@@ -20,6 +20,8 @@ from tlkit.backbones.saved_model_open import OpenedSavedModel, open_saved_model
 from tlkit.backbones.saved_model_trial import needed_variables, output_shapes
 from tlkit.errors import ConfigError
 
+_Loss = tuple[Callable[[], Any], Sequence[keras.Variable]]  # and the variables that it is of
+
 
 class SavedModelLayer(keras.layers.Layer):
     """Calls a SavedModel: its inputs by name, or the one input, to its outputs by the names of features.
@@ -28,7 +30,7 @@ class SavedModelLayer(keras.layers.Layer):
     others its non-trainable ones: it freezes and unfreezes like any layer, and every optimizer trains it. It
     is told that it is training only where it is: in `fit`, unfrozen, and, where it has BatchNorm, with that
     unfrozen, too (`batch_norm`, a layer in the layer, holds statistics, scale and shift). Its regularisation
-    losses are those of the layer as long as the variables that they are of are trained.
+    losses are those of the layer as long as a variable that they are of is trained.
 
     Build it in the scope of the strategy that trains it. A `.keras` file names the SavedModel by its hash; it
     is looked for beside the file, in the folder with the layer's name (see `saved_model_objects`).
@@ -169,28 +171,36 @@ def _adopt(adoptable: Sequence[tuple[str, tf.Variable]], trainable: frozenset[in
 
 
 def _attach_losses(endpoint: Endpoint, weights: Sequence[keras.Variable]) -> None:
-    """Each regularisation loss becomes the regulariser of the variable that it is of.
+    """Each regularisation loss becomes part of the regularisers of the variables that it is of.
 
-    So it is counted once, however often the layer is called, and not at all where that variable is frozen.
+    So it is counted once, however often the layer is called, and not at all where all of them are frozen. One
+    that does not say what it is of is taken to be of every variable.
     """
-    weight_of = {id(weight.value): weight for weight in weights}
-    trainable = [weight for weight in weights if weight.trainable]
-    if not trainable:
-        return
-    losses: dict[int, list[Callable[[], Any]]] = {}
+    losses: dict[int, list[_Loss]] = {}
     for loss in endpoint.losses:
-        used = [variable for each in getattr(loss, "concrete_functions", ()) for variable in each.variables]
-        found = [weight_of[id(variable)] for variable in used if id(variable) in weight_of]
-        losses.setdefault(id((found or trainable)[0].value), []).append(loss)
-    for key, several in losses.items():
-        weight_of[key].regularizer = _Regularizer(several)
+        used = {
+            id(each) for function in getattr(loss, "concrete_functions", ()) for each in function.variables
+        }
+        of = [weight for weight in weights if not used or id(weight.value) in used]
+        for weight in of:
+            losses.setdefault(id(weight), []).append((loss, of))
+    for weight in weights:
+        if id(weight) in losses:
+            weight.regularizer = _Regularizer(weight, losses[id(weight)])
 
 
 class _Regularizer:
-    """The sum of a SavedModel's own losses of one variable."""
+    """The sum of a SavedModel's own losses of one variable; of those of several, where it is the first that
+    is trained. Keras asks for those of trained variables only."""
 
-    def __init__(self, losses: Sequence[Callable[[], Any]]) -> None:
+    def __init__(self, weight: keras.Variable, losses: Sequence[_Loss]) -> None:
+        self.weight = weight
         self.losses = losses
 
-    def __call__(self, weight: Any) -> Any:
-        return tf.add_n([tf.cast(loss(), "float32") for loss in self.losses])
+    def __call__(self, value: Any) -> Any:
+        counted = [
+            loss
+            for loss, of in self.losses
+            if next((each for each in of if each.trainable), None) is self.weight
+        ]
+        return tf.add_n([tf.cast(loss(), "float32") for loss in counted]) if counted else tf.zeros(())
