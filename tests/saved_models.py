@@ -50,10 +50,18 @@ def small_text_encoder(vocabulary: int = 20, width: int = 8) -> keras.Model:
 
 
 def save_reusable(
-    model: keras.Model, path: Path, *, l2: Sequence[Any] = (), inputs: Any = None, lists: bool = True
+    model: keras.Model,
+    path: Path,
+    *,
+    l2: Sequence[Any] = (),
+    inputs: Any = None,
+    lists: bool = True,
+    trainings: Sequence[bool] = (False, True),
+    signature: bool = False,
 ) -> Path:
     """A SavedModel that can be called with `training=`; `lists`: with `variables` and their like. `l2` are
-    the variables of one regularisation loss each, or the several of one."""
+    the variables of one regularisation loss each, or the several of one. `trainings` are the values of
+    `training` that it can be called with; `signature`: with one for inference."""
     module = tf.__internal__.tracking.AutoTrackable()
     specs = inputs or tf.nest.map_structure(
         lambda each: tf.TensorSpec(each.shape, each.dtype, each.name), model.input
@@ -63,7 +71,7 @@ def save_reusable(
     def call(inputs: Any, training: bool = False) -> Any:
         return model(inputs, training=training)
 
-    for training in (False, True):
+    for training in trainings:
         call.get_concrete_function(specs, training=training)
     module.__call__ = call
     module.held = [each.value for each in (*model.variables, *tf.nest.flatten(list(l2)))]
@@ -71,7 +79,10 @@ def save_reusable(
         module.variables = [each.value for each in model.variables]
         module.trainable_variables = [each.value for each in model.trainable_variables]
         module.regularization_losses = [_l2_of(*tf.nest.flatten(each)) for each in l2]
-    tf.saved_model.save(module, str(path))
+    answer = tf.function(lambda inputs: {"output": model(inputs, training=False)}).get_concrete_function(
+        specs
+    )
+    tf.saved_model.save(module, str(path), signatures=answer if signature else None)
     return path
 
 
@@ -173,8 +184,12 @@ def fit(
     model: keras.Model, x: Any, y: Any, optimizer: str = "adamw", rate: float = 1e-2, epochs: int = 4
 ) -> Any:
     training = TrainingModel(model.input, model.output)
+    settings, stage = (
+        TrainingConfig(optimizer=optimizer, schedule="constant"),
+        Stage("all", "all", epochs, rate),
+    )
     training.compile(
-        make_optimizer(TrainingConfig(optimizer=optimizer, schedule="constant"), rate, 10),
+        make_optimizer(settings, stage, 10, training.trainable_variables),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )

@@ -148,6 +148,38 @@ def test_batch_norm_does_not_move_while_the_layer_is_evaluated(folders):
         np.testing.assert_array_equal(one, other.numpy())
 
 
+def test_one_that_was_saved_for_training_alone_is_refused(cnn, tmp_path):
+    path = save_reusable(cnn, tmp_path / "training", trainings=[True])
+    with pytest.raises(ConfigError, match="training=True alone: .*neither be kept frozen nor evaluated"):
+        describe_saved_model(source(path), "training")
+
+
+def test_one_that_was_saved_for_training_answers_by_its_signature(cnn, tmp_path):
+    backbone = backbone_of(save_reusable(cnn, tmp_path / "both", trainings=[True], signature=True))
+    before = [each.numpy() for each in backbone.model.weights]
+    np.testing.assert_allclose(answers_of(backbone, pictures()), cnn(pictures(), training=False), atol=1e-5)
+    backbone.model(pictures(), training=True)
+    for one, other in zip(before, backbone.model.weights, strict=True):
+        np.testing.assert_array_equal(one, other.numpy())
+
+
+@pytest.mark.parametrize("kind", ["call", "signature"])
+def test_one_whose_every_call_moves_its_batch_norm_is_refused(kind, cnn, tmp_path):
+    module = tf.Module()
+    module.held = [each.value for each in cnn.variables]
+    call = tf.function(lambda x: {"output": cnn(x, training=True)})
+    concrete = call.get_concrete_function(tf.TensorSpec((None, 16, 16, 3), tf.float32))
+    if kind == "call":
+        module.__call__ = call
+    tf.saved_model.save(
+        module, str(tmp_path / "moving"), signatures=concrete if kind == "signature" else None
+    )
+    with pytest.raises(
+        ConfigError, match=r"changes its own variables whenever it is called \(AssignVariableOp\).*frozen"
+    ):
+        describe_saved_model(source(tmp_path / "moving"), "moving")
+
+
 def test_l2_terms_are_counted_once_and_only_while_trained(cnn, tmp_path):
     kernels = [cnn.get_layer("block1_conv").kernel, cnn.get_layer("block2_conv").kernel]
     backbone = backbone_of(save_reusable(cnn, tmp_path / "l2", l2=kernels))

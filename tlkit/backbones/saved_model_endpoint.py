@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,10 @@ from tlkit.errors import ConfigError
 
 Tensors = dict[str, Any]
 
+# Changes of variables that were there before, not of lists and generators of random numbers.
+_CHANGES = re.compile(
+    r"Assign(Add|Sub)?VariableOp|ResourceScatter|ResourceStridedSliceAssign|Resource\w*Apply"
+)
 SIGNATURES = ("serving_default", "default", "serve")
 
 
@@ -21,9 +26,8 @@ class Endpoint:
 
     `inputs` and `outputs` are its tensors by name. `variables` are those that it computes with, in an order
     that is the same at every loading; `trainable` are those of them that training may change. `losses` are
-    its regularisation losses, functions without arguments. `has_training`: it can be told whether it is
-    training. `owner` is the loaded object: its variables and tables live as long as it does. `graph` is a
-    concrete function of it.
+    its regularisation losses, functions without arguments. `owner` is the loaded object: its variables and
+    tables live as long as it does. `graph` is a concrete function of it.
     """
 
     inputs: dict[str, tf.TensorSpec]
@@ -31,7 +35,6 @@ class Endpoint:
     variables: tuple[tf.Variable, ...]
     trainable: tuple[tf.Variable, ...]
     losses: tuple[Callable[[], tf.Tensor], ...]
-    has_training: bool
     owner: Any
     graph: Any
     function: Callable[..., Any]
@@ -45,12 +48,20 @@ class Endpoint:
 def make_endpoint(loaded: Any, *, has_objects: bool = True) -> Endpoint:
     """The endpoint of a loaded SavedModel: the object itself where it can be called, else a signature.
 
-    `has_objects` is false for the format of TensorFlow 1, which is never trained. Raises ConfigError where
-    there is nothing to call.
+    An object that can be called as in training alone is left for a signature, too. `has_objects` is false for
+    the format of TensorFlow 1, which is never trained. Raises ConfigError where there is nothing to call, and
+    where a call cannot leave the variables as they are.
     """
+    endpoint = None
     if has_objects and callable(loaded) and hasattr(loaded.__call__, "concrete_functions"):
-        return _callable_endpoint(loaded)
-    return _signature_endpoint(loaded, has_objects)
+        endpoint = _callable_endpoint(loaded)
+        if endpoint is None and not getattr(loaded, "signatures", {}):
+            raise ConfigError(
+                "The SavedModel was saved with training=True alone: its dropout and BatchNorm cannot be "
+                "switched off, so it can neither be kept frozen nor evaluated. Save it with training=False, "
+                "too"
+            )
+    return endpoint or _signature_endpoint(loaded, has_objects)
 
 
 def name_outputs(outputs: Any, prefix: str = "") -> Tensors:
@@ -68,17 +79,22 @@ def name_outputs(outputs: Any, prefix: str = "") -> Tensors:
     return named
 
 
-def _callable_endpoint(loaded: Any) -> Endpoint:
+def _callable_endpoint(loaded: Any) -> Endpoint | None:
+    """None where every call that was saved is one for training."""
     function = loaded.__call__
     concrete = function.concrete_functions
     if not concrete:
         raise ConfigError("The SavedModel can be called, but it was saved without a traced call")
     names = list(function.function_type.parameters)
     calls = [_Call(each, names) for each in concrete]
-    answering = [call for call in calls if not call.trains] or calls
+    answering = [call for call in calls if not call.trains]
+    if not answering:
+        return None
     # The most general of those that answer: Keras saves one for each name that its input had.
     chosen = max(answering, key=lambda call: call.generality)
-    has_training = chosen.asks_training or len({each.trains for each in calls}) > 1
+    has_training = chosen.asks_training or len(answering) < len(calls)
+    if not chosen.asks_training:  # else what it changes, it changes in training
+        _require_unchanging(chosen.function)
 
     def call(given: Mapping[str, Any], training: bool) -> Any:
         # Where there is no choice, what it was saved with.
@@ -92,7 +108,6 @@ def _callable_endpoint(loaded: Any) -> Endpoint:
         variables=variables,
         trainable=_trainable(loaded, variables),
         losses=tuple(each for each in getattr(loaded, "regularization_losses", ()) if callable(each)),
-        has_training=has_training,
         owner=loaded,
         graph=chosen.function,
         function=call,
@@ -110,6 +125,8 @@ def _signature_endpoint(loaded: Any, has_objects: bool) -> Endpoint:
             f"{', '.join(sorted(signatures)) or 'none'}"
         )
     function = signatures[name]
+    if has_objects:
+        _require_unchanging(function)
     variables = _used_variables([function]) if has_objects else tuple(loaded.variables)
     return Endpoint(
         inputs=dict(sorted(function.structured_input_signature[1].items())),
@@ -117,11 +134,22 @@ def _signature_endpoint(loaded: Any, has_objects: bool) -> Endpoint:
         variables=variables,
         trainable=_trainable(loaded, variables) if has_objects else (),
         losses=(),
-        has_training=False,
         owner=loaded,
         graph=function,
         function=lambda given, training: function(**given),
     )
+
+
+def _require_unchanging(function: Any) -> None:
+    """Raise ConfigError where a call that is not for training changes variables: BatchNorm's statistics."""
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
+    found = sorted({node.op for node in nodes if _CHANGES.match(node.op)})
+    if found:
+        raise ConfigError(
+            f"The SavedModel changes its own variables whenever it is called ({', '.join(found)}), so it can "
+            "neither be kept frozen nor evaluated. Save it with training=False"
+        )
 
 
 class _Call:
