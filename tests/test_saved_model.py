@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tlkit.backbones import Backbone, load, saved_model_layers
+from tlkit import zoo
+from tlkit.backbones import Backbone, load, saved_model_fetch, saved_model_layers
 from tlkit.backbones.saved_model import describe_saved_model, load_saved_model
 from tlkit.backbones.saved_model_fetch import fetch_saved_model
 from tlkit.backbones.saved_model_layer import SavedModelLayer, saved_model_objects
@@ -25,6 +26,7 @@ from tlkit.errors import ConfigError, FetchError
 from tlkit.plans import Stage
 from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
 from tlkit.training.training_model import TrainingModel
+from tlkit.zoo.archive import unpack
 from tlkit.zoo.entry import ImageInput, TensorInput, TextInput
 from tlkit.zoo.source import HubSource
 
@@ -357,10 +359,22 @@ def test_an_archive_is_unpacked_once(folders, tmp_path, monkeypatch):
     archive = tmp_path / "model.tar.gz"
     with tarfile.open(archive, "w:gz") as file:
         file.add(folders["reusable"], "model")
+    unpacked = []
+
+    def counted(path: Path, to: Path, **limits: int) -> None:
+        unpacked.append(path)
+        unpack(path, to, **limits)
+
+    monkeypatch.setattr(saved_model_fetch, "unpack", counted)
     found = fetch_saved_model(source(archive))
-    assert found == fetch_saved_model(source(archive))
     assert found.is_relative_to(tmp_path / "home")
+    assert found == fetch_saved_model(source(archive))
     assert backbone_of(archive).entry.modality == "image"
+    assert unpacked == [archive]
+    (found / "saved_model.pb").write_bytes(b"damaged")
+    assert fetch_saved_model(source(archive)) == found
+    assert unpacked == [archive, archive]
+    assert zoo.hash_of(found) == zoo.hash_of(folders["reusable"])
 
 
 def test_a_handle_needs_a_network_at_first_use_only(folders, tmp_path, monkeypatch):
