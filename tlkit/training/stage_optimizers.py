@@ -44,16 +44,18 @@ class StageOptimizer(Base):
 
     def __init__(self, *args: Any, multipliers: Mapping[str, float] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.multipliers = dict(multipliers or {})
+        self._multipliers = dict(multipliers or {})
         self.slots: list[tuple[str, str, keras.Variable]] = []
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
-        self._rates = [self.multipliers.get(variable.path, 1.0) for variable in variables]
         self._decays = [not UNDECAYED.search(variable.name) for variable in variables]
+        # Variables, so that they are saved with the optimizer: paths can change when a model is loaded.
         self.steps_before = self.add_variable((len(variables),), dtype="int64", name="steps_before")
+        self.rates = self.add_variable((len(variables),), initializer="ones", name="rates")
+        self.rates.assign([self._multipliers.get(variable.path, 1.0) for variable in variables])
 
     @property
     def trained(self) -> list[keras.Variable]:
@@ -80,7 +82,7 @@ class StageOptimizer(Base):
 
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
-        rate = tf.cast(learning_rate, variable.dtype) * tf.cast(self._rates[index], variable.dtype)
+        rate = tf.cast(learning_rate, variable.dtype) * tf.cast(self.rates[index], variable.dtype)
         if self.weight_decay and self._decays[index]:
             variable.assign_sub(variable * tf.cast(self.weight_decay, variable.dtype) * rate)
         self._offset = self.steps_before[index]
@@ -88,9 +90,6 @@ class StageOptimizer(Base):
             super().update_step(gradient, variable, rate)
         finally:
             self._offset = None
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "multipliers": dict(self.multipliers)}
 
     def _apply_weight_decay(self, variables: Any) -> None:
         """Nothing: a weight decays where it is updated, at its own rate."""
