@@ -219,7 +219,7 @@ def test_a_complete_run_comes_back(tmp_path: Path) -> None:
 def test_a_result_of_a_newer_version_is_read() -> None:
     tree = RESULT.to_dict()
     tree["new"] = 1
-    tree["stages"][0]["cache"] = {"mode": "memory"}
+    tree["stages"][0]["what a newer version writes"] = {"mode": "memory"}
     assert Result.from_dict(tree) == RESULT
 
 

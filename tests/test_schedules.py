@@ -101,7 +101,7 @@ def test_a_constant_rate_warms_up_and_stays(tmp_path):
 
 def test_on_a_plateau_the_rate_falls(tmp_path):
     run = make_run(warmup=0.0)
-    _, history = train_stages(run, [Stage("head", "head", 6, 1e-12, schedule="plateau")], tmp_path)
+    history = train_stages(run, [Stage("head", "head", 6, 1e-12, schedule="plateau")], tmp_path).history
     np.testing.assert_allclose(history["learning_rate"] / 1e-12, [1, 1, 1, 0.3, 0.3, 0.09], rtol=1e-5)
 
 

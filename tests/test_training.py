@@ -112,7 +112,8 @@ def test_what_a_stage_says_it_trains_is_what_moved_and_nothing_else(plan, batch_
     statistics = norm_weights(run.model, {"moving_mean", "moving_variance"})
     for stage in stages:
         before = values(run.model)
-        (record,), history = train_stages(run, [stage], tmp_path)
+        trained = train_stages(run, [stage], tmp_path)
+        (record,), history = trained.records, trained.history
         trained = {
             path for group in run.groups if group.name in record.trained_groups for path in group.weights
         }
@@ -139,7 +140,7 @@ def test_a_frozen_weight_that_moves_is_an_error(tmp_path):
 
 def test_a_model_learns(tmp_path):
     run = make_run(n=120, batch_norm="train")
-    _, history = train_stages(run, [Stage("all", "all", 10, 0.02)], tmp_path)
+    history = train_stages(run, [Stage("all", "all", 10, 0.02)], tmp_path).history
     assert history["val_accuracy"].iloc[-1] > 0.9
 
 
@@ -159,7 +160,8 @@ def test_the_best_epoch_comes_back_at_the_end_of_a_stage(tmp_path):
 
 def test_patience_ends_a_stage_early(tmp_path):
     run = make_run(schedule="constant", warmup=0.0)
-    records, history = train_stages(run, [Stage("head", "head", 10, 1e-12, patience=2)], tmp_path)
+    trained = train_stages(run, [Stage("head", "head", 10, 1e-12, patience=2)], tmp_path)
+    records, history = trained.records, trained.history
     assert records[0].epochs_run == len(history) < 10
     assert records[0].monitor == "val_accuracy"
     assert records[0].best_value == history["val_accuracy"].max()
@@ -294,7 +296,7 @@ for seed in (0, 1, 2):
             n=90, batch_size=10, strategy=make_strategy(name), seed=seed,
             batch_norm="train", augment="default", dropout=0.2,
         )
-        _, history = train_stages(run, [Stage("all", "all", 8, 0.01)], Path({folder!r}) / f"{{name}}{{seed}}")
+        history = train_stages(run, [Stage("all", "all", 8, 0.01)], Path({folder!r}) / f"{{name}}{{seed}}").history
         accuracies[name].append(float(history["val_accuracy"].iloc[-1]))
 print(json.dumps(accuracies))
 """

@@ -1,6 +1,7 @@
 """Configuration as data: frozen, validated once, with every default in one place."""
 
 from tlkit.config.architecture import ArchitectureConfig
+from tlkit.config.cache import CacheConfig
 from tlkit.config.data import Columns, DataConfig, Split
 from tlkit.config.head import HeadConfig, Objective, Task
 from tlkit.config.load import LoadedConfig, dump, flatten, load_config, read_config, validate
@@ -13,6 +14,7 @@ from tlkit.config.yaml_file import read_yaml, to_yaml
 __all__ = [
     "PLANS",
     "ArchitectureConfig",
+    "CacheConfig",
     "Columns",
     "DataConfig",
     "HeadConfig",

@@ -8,6 +8,7 @@ import pydantic
 
 from tlkit.config.architecture import ArchitectureConfig
 from tlkit.config.base import Options
+from tlkit.config.cache import CacheConfig
 from tlkit.config.data import DataConfig
 from tlkit.config.head import HeadConfig, Objective, Task
 from tlkit.config.plan import PlanSpec, parse_plan
@@ -40,6 +41,7 @@ class RunConfig(Options):
     batch_norm: Literal["frozen", "train"] = "frozen"
     """`frozen` keeps statistics, scale and shift of every BatchNorm as they were, in unfrozen groups too."""
     training: TrainingConfig = TrainingConfig()
+    cache: CacheConfig = CacheConfig()
     strategy: Literal["auto", "cpu", "gpu", "mirrored", "tpu"] = "auto"
     """`auto`: mirrored for several GPUs, else the GPU, else the CPU."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 0

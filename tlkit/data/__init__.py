@@ -4,7 +4,7 @@ from tlkit.data.batches import BatchPlan, count_steps, order_of_epoch, plan_batc
 from tlkit.data.checking import CheckReport, check
 from tlkit.data.loading import load
 from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
-from tlkit.data.pipeline import make_pipeline
+from tlkit.data.pipeline import InputsOf, make_pipeline
 from tlkit.data.sample import resolve_sample_split
 from tlkit.data.sizes import longest_side
 from tlkit.data.text_sources import modality_of
@@ -16,6 +16,7 @@ __all__ = [
     "CheckReport",
     "Dataset",
     "Examples",
+    "InputsOf",
     "Manifest",
     "Texts",
     "check",

@@ -58,7 +58,7 @@ def plan_batches(
     Raises DataError for pairs of `embed` that cannot be shared out among several replicas.
     """
     count = len(examples)
-    padded = _padded_lengths(examples, preprocessing)
+    padded = padded_lengths(examples, preprocessing)
     if batch_tokens is None or padded is None:
         starts = _even_starts(count, global_batch_size, replicas)
     else:
@@ -141,7 +141,7 @@ def _require_whole_pairs(
     )
 
 
-def _padded_lengths(
+def padded_lengths(
     examples: Examples, preprocessing: ImagePreprocessing | TextPreprocessing
 ) -> npt.NDArray[np.int64] | None:
     """What each text is padded to; without buckets any text may be in a batch with the longest."""

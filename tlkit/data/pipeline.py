@@ -15,6 +15,9 @@ from tlkit.data.manifest import Examples
 from tlkit.data.texts import text_tensor
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 
+# Indices of examples, int64 (batch,), and their seeds, int64 (batch, 2) → the model's inputs.
+InputsOf = Callable[[tf.Tensor, tf.Tensor], Any]
+
 
 def make_pipeline(
     examples: Examples,
@@ -29,6 +32,7 @@ def make_pipeline(
     sample_weights: npt.NDArray[Any] | None = None,
     replicas: int = 1,
     batch_tokens: int | None = None,
+    inputs_of: InputsOf | None = None,
 ) -> tf.data.Dataset:
     """Batches `(inputs, targets)`, or `(inputs, targets, weights)` where there are weights.
 
@@ -42,7 +46,8 @@ def make_pipeline(
     example augmented by (seed, epoch, id). Call `fit` with `steps_per_epoch=plan_batches(...).steps`.
     Without, it is one epoch in the order of the examples, as they are, in batches of `global_batch_size`.
     `replicas` is how many share each batch: where the last one would leave some of them without an example
-    (BatchNorm then learns NaN), it is joined to the one before.
+    (BatchNorm then learns NaN), it is joined to the one before. `inputs_of` gives the inputs in place of
+    reading, augmenting and encoding: see `InputsOf`.
     """
     count = len(examples)
     if training:
@@ -60,10 +65,10 @@ def make_pipeline(
         first_epoch, epochs = 0, 1
         starts = tf.constant(starts_in_order(examples, preprocessing, global_batch_size, replicas))
     steps = len(starts) - 1
-    samples_of = _sample_reader(examples, preprocessing)
+    inputs_of = inputs_of or _encoder(examples, preprocessing, training)
     targets_of = _target_reader(examples)
     weights = _weights(examples, sample_weights)
-    hashes = tf.constant(_hash_ids(examples.ids))
+    hashes = hash_ids(examples.ids)
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
         if training:
@@ -77,12 +82,10 @@ def make_pipeline(
         return tf.data.Dataset.from_tensor_slices(numbers).map(cut)
 
     def make_batch(indices: tf.Tensor, epoch: tf.Tensor) -> tuple[Any, ...]:
-        samples = samples_of(indices)
-        if training:
-            # Seed and epoch are below 2**31, so no two pairs share a number.
-            draw = tf.fill(tf.shape(indices), tf.constant(seed, tf.int64) * 2**31 + epoch)
-            samples = preprocessing.augment(samples, tf.stack([draw, tf.gather(hashes, indices)], axis=1))
-        inputs, targets = preprocessing.encode(samples), targets_of(indices)
+        # Seed and epoch are below 2**31, so no two pairs share a number.
+        draw = tf.fill(tf.shape(indices), tf.constant(seed, tf.int64) * 2**31 + epoch)
+        inputs = inputs_of(indices, tf.stack([draw, tf.gather(hashes, indices)], axis=1))
+        targets = targets_of(indices)
         parts = [targets] if weights is None else [targets, tf.gather(weights, indices)]
         if isinstance(preprocessing, TextPreprocessing) and preprocessing.task == "embed":
             parts = [tf.repeat(part, 2, axis=0) for part in parts]
@@ -93,10 +96,22 @@ def make_pipeline(
     dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(batches_of)
     dataset = dataset.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(epochs * steps))
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(pipeline_options())
 
 
-def _sample_reader(
+def _encoder(
+    examples: Examples, preprocessing: ImagePreprocessing | TextPreprocessing, training: bool
+) -> InputsOf:
+    samples_of = sample_reader(examples, preprocessing)
+
+    def inputs_of(indices: tf.Tensor, seeds: tf.Tensor) -> Any:
+        samples = samples_of(indices)
+        return preprocessing.encode(preprocessing.augment(samples, seeds) if training else samples)
+
+    return inputs_of
+
+
+def sample_reader(
     examples: Examples, preprocessing: ImagePreprocessing | TextPreprocessing
 ) -> Callable[[tf.Tensor], Any]:
     """From indices (batch,) to samples."""
@@ -144,14 +159,18 @@ def _weights(examples: Examples, sample_weights: npt.NDArray[Any] | None) -> tf.
     return tf.constant(np.prod(given, axis=0), tf.float32) if given else None
 
 
-def _hash_ids(ids: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
+def hash_ids(ids: npt.NDArray[np.str_]) -> tf.Tensor:
+    """A number for each id, int64 (N,), for seeds."""
     digests = b"".join(hashlib.sha256(name.encode()).digest()[:8] for name in ids.tolist())
-    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+    return tf.constant(np.frombuffer(digests, dtype="<i8").astype(np.int64))
 
 
-def _options() -> tf.data.Options:
+def pipeline_options() -> tf.data.Options:
+    """The options of every pipeline."""
     options = tf.data.Options()
     options.deterministic = True
+    # They do nothing for these pipelines, and copy whatever is gathered from (TensorFlow 2.21).
+    options.experimental_optimization.apply_default_optimizations = False
     # Each replica takes its part of every batch; there are no shards of files to hand out.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options

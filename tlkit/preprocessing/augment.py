@@ -37,6 +37,9 @@ Step = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Matrices = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
+_AXES = {"horizontal": 2, "vertical": 1}
+
+
 def make_augment(augmentations: Sequence[Augmentation]) -> Augment:
     """The augmentations, in their order, as one function over a batch, for use in a graph.
 
@@ -158,14 +161,21 @@ def _crop(options: RandomCrop) -> Matrices:
 
 def _flip(options: RandomFlip) -> Step:
     def step(samples: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        chosen = uniform(seeds, 2) < 0.5
-        for column, (way, axis) in enumerate((("horizontal", 2), ("vertical", 1))):
-            if way in options.mode:
-                is_flipped = chosen[:, column][:, None, None, None]
-                samples = tf.where(is_flipped, tf.reverse(samples, [axis]), samples)
+        for way, is_flipped in choose_flips(options, seeds).items():
+            samples = tf.where(is_flipped[:, None, None, None], flip(samples, way), samples)
         return samples
 
     return step
+
+
+def choose_flips(options: RandomFlip, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Which examples are flipped, bool (N,), for each way in which they may be."""
+    chosen = uniform(seeds, 2) < 0.5
+    return {way: chosen[:, column] for column, way in enumerate(_AXES) if way in options.mode}
+
+
+def flip(samples: tf.Tensor, way: str) -> tf.Tensor:
+    return tf.reverse(samples, [_AXES[way]])
 
 
 def _contrast(options: RandomContrast) -> Step:

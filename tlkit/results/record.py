@@ -17,7 +17,8 @@ class StageRecord:
     """What happened in one stage.
 
     `seconds` includes tracing. `frozen_unchanged` is the outcome of the proof that compares every frozen
-    weight with its value before the stage. `best_epoch` counts from 1, within the stage.
+    weight with its value before the stage. `best_epoch` counts from 1, within the stage. `cache` says whether
+    the stage read stored features (`mode` is disk, memory or off), why, and under which key.
     """
 
     name: str
@@ -31,6 +32,7 @@ class StageRecord:
     monitor: str | None = None
     best_value: float | None = None
     best_epoch: int | None = None
+    cache: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,8 +1,19 @@
 """Freezing, compiling, fitting, and the proof of what was frozen."""
 
 from tlkit.training.batch_size import choose_batch_size
+from tlkit.training.feature_cache import Features
+from tlkit.training.feature_choice import CacheChoice
 from tlkit.training.freeze import apply_freeze
 from tlkit.training.stages import Trainable, train_stages
-from tlkit.training.timing import time_step
+from tlkit.training.timing import StageTime, time_stage
 
-__all__ = ["Trainable", "apply_freeze", "choose_batch_size", "time_step", "train_stages"]
+__all__ = [
+    "CacheChoice",
+    "Features",
+    "StageTime",
+    "Trainable",
+    "apply_freeze",
+    "choose_batch_size",
+    "time_stage",
+    "train_stages",
+]

@@ -20,7 +20,8 @@ class Parts:
     """One model as two, which share its layers: `upper(lower(x))` is what the whole gives.
 
     `lower` takes the model's inputs and gives the boundary: a dict of tensors, of which `features` (and
-    `features_1` …) were computed with weights, and the others are inputs that are needed above, by name. `lower` holds nothing that a stage changes; `upper` takes the boundary.
+    `features_1` …) were computed with weights, and the others are inputs that are needed above, by name.
+    `lower` holds nothing that a stage changes; `upper` takes the boundary.
     """
 
     lower: keras.Model
@@ -89,7 +90,9 @@ def _above(boundary: dict[str, Any], outputs: Any, name: str) -> keras.Model:
 def _named(boundary: list[Any], inputs: Any, keep: Sequence[str]) -> dict[str, Any]:
     given = inputs if isinstance(inputs, dict) else {}
     names = {id(tensor): name for name, tensor in given.items()}
-    computed = [tensor for tensor in boundary if id(tensor) not in {id(x) for x in keras.tree.flatten(inputs)}]
+    computed = [
+        tensor for tensor in boundary if id(tensor) not in {id(x) for x in keras.tree.flatten(inputs)}
+    ]
     named = {f"{FEATURES}_{place}" if place else FEATURES: tensor for place, tensor in enumerate(computed)}
     named |= {names[id(tensor)]: tensor for tensor in boundary if id(tensor) in names}
     return named | {name: given[name] for name in keep if name in given}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,18 +13,24 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlkit.config import TrainingConfig
-from tlkit.data import BatchPlan, Dataset, make_pipeline, plan_batches, rows_of_batch
+from tlkit.config import CacheConfig, TrainingConfig
+from tlkit.config.augment import Augmentation
+from tlkit.data import BatchPlan, Dataset, InputsOf, make_pipeline, plan_batches, rows_of_batch
 from tlkit.errors import TrainingError
 from tlkit.freezing import LayerGroup
 from tlkit.heads import Head
 from tlkit.plans import Stage
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
+from tlkit.preprocessing.views import Views, make_views, plain_view
+from tlkit.progress import make_console
 from tlkit.results import StageRecord
 from tlkit.training.batch_size import find_fitting
 from tlkit.training.best import put_back_best
+from tlkit.training.boundary import Parts, divide
 from tlkit.training.callbacks import close_all, make_callbacks
 from tlkit.training.display import LiveDisplay
+from tlkit.training.feature_cache import Features, Overflow, ReleaseMemory
+from tlkit.training.feature_choice import CacheChoice, choose_cache, off
 from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
 from tlkit.training.optimizer import make_optimizer
 from tlkit.training.optimizer_state import OptimizerState, take_state
@@ -41,6 +47,8 @@ class Trainable:
         dataset: Its `train` and `validation` splits are used.
         preprocessing: Turns raw pictures into samples and model inputs.
         strategy: Everything is compiled in its scope.
+        cache: Whether and where what frozen layers give is stored.
+        augmentations: What the augmentation is made of; None for a Python object.
     """
 
     model: keras.Model
@@ -54,6 +62,8 @@ class Trainable:
     batch_norm: Literal["frozen", "train"] = "frozen"
     seed: int = 0
     example_weights: Any = None
+    cache: CacheConfig = field(default_factory=lambda: CacheConfig(mode="off"))
+    augmentations: Sequence[Augmentation] | None = None
 
     @property
     def monitor(self) -> str:
@@ -63,6 +73,12 @@ class Trainable:
             if "validation" in self.dataset.splits
             else self.head.monitor.removeprefix("val_")
         )
+
+    @property
+    def views(self) -> Views | None:
+        """The versions of each training example that can be stored, if there is a number of them."""
+        count = None if self.cache.views == "auto" else self.cache.views
+        return make_views(self.preprocessing.augmentation, self.augmentations, count, self.seed)
 
     @property
     def n_train(self) -> int:
@@ -90,6 +106,16 @@ class Trainable:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """What training leaves: a record for each stage, the history with one row per epoch, and the features of
+    the last stage, where it stored them."""
+
+    records: list[StageRecord]
+    history: pd.DataFrame
+    features: Features | None
+
+
+@dataclass(frozen=True)
 class Place:
     """Where a stage stands in its plan. `first_epoch` counts the epochs of the stages before it."""
 
@@ -100,7 +126,7 @@ class Place:
 
 def train_stages(
     run: Trainable, stages: Sequence[Stage], folder: Path, callbacks: Sequence[keras.callbacks.Callback] = ()
-) -> tuple[list[StageRecord], pd.DataFrame]:
+) -> Trained:
     """Train stage after stage.
 
     Args:
@@ -108,9 +134,6 @@ def train_stages(
         stages: From `make_plan`.
         folder: The run folder: checkpoints and logs are written there.
         callbacks: The user's own Keras callbacks; they run in every stage.
-
-    Returns:
-        A record for each stage, and the history: one row per epoch.
 
     Raises:
         TrainingError: The loss is not finite, or memory ran out.
@@ -127,24 +150,71 @@ def train_stages(
         before = hash_weights(frozen)
         place = Place(index, len(stages), first_epoch)
         try:
-            history, state = _fit(run, stage, place, folder, callbacks, state)
+            parts = divide_stage(run)
+            choice, features = store_features(run, stage, parts)
+            model = compile_stage(run, stage, parts, state)
+            history, state = _fit(run, model, stage, place, folder, callbacks, features, state)
         except KeyboardInterrupt:
             put_back_best(run.model, stages[: index + 1], folder, run.monitor, run.head.mode)
             raise
         check_unchanged(before, frozen, stage.name)
         first_epoch += stage.epochs
         histories.append(history)
-        records.append(_record(run, stage, history, time.perf_counter() - started))
-    return records, pd.concat(histories, ignore_index=True)
+        records.append(_record(run, stage, history, choice, time.perf_counter() - started))
+    return Trained(records, pd.concat(histories, ignore_index=True), features)
 
 
-def compile_stage(run: Trainable, stage: Stage, state: OptimizerState | None = None) -> TrainingModel:
+def divide_stage(run: Trainable) -> Parts | None:
+    """The model at the boundary of what is trainable now."""
+    with run.strategy.scope():
+        return divide(run.model, run.groups, keep=("word_starts",))
+
+
+def store_features(run: Trainable, stage: Stage, parts: Parts | None) -> tuple[CacheChoice, Features | None]:
+    """Decide whether a stage reads stored features, and compute those that are missing."""
+    choice, features = choose_stage_cache(run, stage, parts)
+    if features is not None:
+        make_console().print(f"Features: {choice.reason}", highlight=False, soft_wrap=True)
+        try:
+            fill_features(run, features)
+        except Overflow:
+            if run.cache.storage != "auto":
+                raise
+            choice, features = choose_stage_cache(run, stage, parts, storage="bfloat16")
+            if features is not None:
+                fill_features(run, features)
+    return choice, features
+
+
+def choose_stage_cache(
+    run: Trainable, stage: Stage, parts: Parts | None, storage: str | None = None
+) -> tuple[CacheChoice, Features | None]:
+    if run.cache.mode == "off":
+        return off("cache.mode is off"), None
+    table = run.dataset.manifest.table
+    hashes = dict(zip(table["id"], table["hash"], strict=True))
+    return choose_cache(
+        run.cache, parts, run.preprocessing, run.dataset.splits, hashes, run.views, stage.epochs, storage
+    )
+
+
+def fill_features(run: Trainable, features: Features) -> None:
+    """Compute the features of training and validation that are not there yet."""
+    assert run.views is not None
+    features.fill(run.dataset.splits["train"], run.views, "training")
+    if "validation" in run.dataset.splits:
+        features.fill(run.dataset.splits["validation"], plain_view(), "validation")
+
+
+def compile_stage(
+    run: Trainable, stage: Stage, parts: Parts | None, state: OptimizerState | None = None
+) -> TrainingModel:
     """A freshly compiled training model over the run's layers, for what is trainable now.
 
     Its optimizer goes on from `state` with the weights that were trained before.
     """
     with run.strategy.scope():
-        model = TrainingModel(run.model.input, run.model.output, name=run.model.name)
+        model = TrainingModel.of(run.model, parts)
         model.compile(
             make_optimizer(
                 run.training,
@@ -161,7 +231,9 @@ def compile_stage(run: Trainable, stage: Stage, state: OptimizerState | None = N
     return model
 
 
-def training_pipeline(run: Trainable, stage: Stage, place: Place) -> tf.data.Dataset:
+def training_pipeline(
+    run: Trainable, stage: Stage, place: Place, inputs_of: InputsOf | None = None
+) -> tf.data.Dataset:
     """All epochs of a stage, augmented and batched; no two epochs of a run draw the same."""
     return make_pipeline(
         run.dataset.splits["train"],
@@ -175,32 +247,35 @@ def training_pipeline(run: Trainable, stage: Stage, place: Place) -> tf.data.Dat
         sample_weights=run.example_weights,
         replicas=run.n_replicas,
         batch_tokens=run.training.batch_tokens,
+        inputs_of=inputs_of,
     )
 
 
-def _validation_pipeline(run: Trainable) -> tf.data.Dataset | None:
+def _validation_pipeline(run: Trainable, features: Features | None) -> tf.data.Dataset | None:
     examples = run.dataset.splits.get("validation")
     if examples is None:
         return None
+    examples = examples.take(examples.by_length)
     return make_pipeline(
-        examples.take(examples.by_length),
+        examples,
         run.preprocessing,
         global_batch_size=run.global_batch_size,
         training=False,
         replicas=run.n_replicas,
+        inputs_of=None if features is None else features.reader(examples, plain_view()),
     )
 
 
 def _fit(
     run: Trainable,
+    model: TrainingModel,
     stage: Stage,
     place: Place,
     folder: Path,
     callbacks: Sequence[keras.callbacks.Callback],
+    features: Features | None,
     state: OptimizerState,
 ) -> tuple[pd.DataFrame, OptimizerState]:
-    model = compile_stage(run, stage, state)
-
     plan = run.plan_batches(place.index)
 
     def name_batch(epoch: int, step: int) -> Sequence[str]:
@@ -210,12 +285,17 @@ def _fit(
     unit = "images" if isinstance(run.preprocessing, ImagePreprocessing) else "texts"
     display = LiveDisplay(stage, f"{place.index + 1}/{place.n_stages}", plan.steps, run.n_train, unit)
     built_in = make_callbacks(run.monitor, run.head.mode, stage, run.training, folder, name_batch)
+    inputs_of = None
+    if features is not None:
+        assert run.views is not None
+        inputs_of = features.reader(run.dataset.splits["train"], run.views)
+        built_in.append(ReleaseMemory(features.table))
     try:
         history = model.fit(
-            training_pipeline(run, stage, place),
+            training_pipeline(run, stage, place, inputs_of),
             epochs=stage.epochs,
             steps_per_epoch=plan.steps,
-            validation_data=_validation_pipeline(run),
+            validation_data=_validation_pipeline(run, features),
             callbacks=[*built_in, *callbacks, display],
             shuffle=False,  # the pipeline has its own order
             verbose=0,
@@ -240,7 +320,7 @@ def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
             seed=run.seed,
             replicas=run.n_replicas,
         )
-        compile_stage(run, stage).fit(smaller.take(1), shuffle=False, verbose=0)
+        compile_stage(run, stage, divide_stage(run)).fit(smaller.take(1), shuffle=False, verbose=0)
 
     fitting = find_fitting(run.global_batch_size, step, run.n_replicas)
     advice = (
@@ -253,7 +333,9 @@ def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
     )
 
 
-def _record(run: Trainable, stage: Stage, history: pd.DataFrame, seconds: float) -> StageRecord:
+def _record(
+    run: Trainable, stage: Stage, history: pd.DataFrame, choice: CacheChoice, seconds: float
+) -> StageRecord:
     n_trained = stage.n_trained(len(run.groups))
     values = history[run.monitor].to_numpy("float64")
     find_best = np.nanargmax if run.head.mode == "max" else np.nanargmin
@@ -270,4 +352,5 @@ def _record(run: Trainable, stage: Stage, history: pd.DataFrame, seconds: float)
         monitor=run.monitor,
         best_value=None if best is None else float(values[best]),
         best_epoch=None if best is None else best + 1,
+        cache=choice.to_dict(),
     )

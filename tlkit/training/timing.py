@@ -1,4 +1,4 @@
-"""How long one step of a stage takes on this machine."""
+"""How long a stage takes on this machine."""
 
 from __future__ import annotations
 
@@ -9,26 +9,47 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlkit.plans import Stage
-from tlkit.training.stages import Place, Trainable, compile_stage, training_pipeline
+from tlkit.training.feature_choice import CacheChoice
+from tlkit.training.stages import (
+    Place,
+    Trainable,
+    choose_stage_cache,
+    compile_stage,
+    divide_stage,
+    training_pipeline,
+)
 
 STEPS = 3
 
 
 @dataclass(frozen=True)
-class StepTime:
-    """Median seconds of one training step and of one evaluation step, tracing left out."""
+class StageTime:
+    """Estimated seconds of a whole stage, tracing and the filling of the feature cache included."""
 
-    train: float
-    evaluate: float
+    seconds: float
+    cache: CacheChoice
 
 
-def time_step(run: Trainable, stage: Stage) -> StepTime:
-    """Measure a few steps of a stage on its own examples. The run's weights move: for a dry run only."""
-    model = compile_stage(run, stage)
+def time_stage(run: Trainable, stage: Stage) -> StageTime:
+    """Measure a few steps of a stage on its own examples. The run's weights move: for a dry run only.
+
+    A stage takes its tracing, and the median of the steps times all steps.
+    """
+    started = time.perf_counter()
+    parts = divide_stage(run)
+    choice, features = choose_stage_cache(run, stage, parts)
+    model = compile_stage(run, stage, parts)
     batches = [batch[:2] for batch in training_pipeline(run, stage, Place(0, 1, 0)).take(STEPS)]
+    if features is not None and parts is not None:
+        batches = [(parts.lower(inputs, training=False), targets) for inputs, targets in batches]
     model.train_on_batch(*batches[0])
     model.test_on_batch(*batches[0])
-    return StepTime(_median(model.train_on_batch, batches), _median(model.test_on_batch, batches))
+    train, evaluate = _median(model.train_on_batch, batches), _median(model.test_on_batch, batches)
+    overhead = time.perf_counter() - started
+    validation_steps = len(run.dataset.splits.get("validation", ())) / run.global_batch_size
+    epoch = run.steps_per_epoch * train + validation_steps * evaluate
+    fill = 0.0 if features is None else choice.fill_seconds or 0.0
+    return StageTime(overhead + fill + stage.epochs * epoch, choice)
 
 
 def _median(step: Callable[..., object], batches: list[Any]) -> float:

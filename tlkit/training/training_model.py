@@ -31,7 +31,7 @@ class TrainingModel(keras.Model):
 
     @classmethod
     def of(cls, model: keras.Model, parts: Parts | None) -> TrainingModel:
-        """A training model over the layers of `model`. With `parts` it takes what `parts.lower` gives, too."""
+        """A training model over the layers of `model`. With `parts` it takes what the lower gives, too."""
         made: TrainingModel = cls(model.input, model.output, name=model.name)
         made.parts = parts
         return made

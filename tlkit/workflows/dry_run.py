@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from tlkit.config import RunConfig, dump
 from tlkit.plans import Stage
 from tlkit.progress import track
-from tlkit.training import Trainable, apply_freeze, time_step
+from tlkit.training import Trainable, apply_freeze, time_stage
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.prepare import prepare
 
@@ -20,7 +19,7 @@ EARLY = "times are upper bounds: early stopping may end a stage before"
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage: what it trains, and how long it would take at most, in seconds."""
+    """One stage: what it trains, how long it would take at most, in seconds, and what it would store."""
 
     name: str
     train: str
@@ -30,6 +29,7 @@ class StageEstimate:
     trainable_params: int
     batch_norm: str
     seconds_estimate: float
+    cache: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -71,26 +71,19 @@ def plan_finetune(config: RunConfig, objects: PythonObjects | None = None) -> Dr
 def _estimate(run: Trainable, stage: Stage) -> StageEstimate:
     apply_freeze(run.model, run.groups, stage, run.batch_norm)
     n_trained = stage.n_trained(len(run.groups))
+    trainable_params = sum(int(np.prod(weight.shape)) for weight in run.model.trainable_weights)
+    timed = time_stage(run, stage)
     return StageEstimate(
         name=stage.name,
         train=str(stage.train),
         epochs=stage.epochs,
         learning_rate=stage.learning_rate,
         trained_groups=(*(group.name for group in run.groups[len(run.groups) - n_trained :]), "head"),
-        trainable_params=sum(int(np.prod(weight.shape)) for weight in run.model.trainable_weights),
+        trainable_params=trainable_params,
         batch_norm=run.batch_norm,
-        seconds_estimate=time_stage(run, stage),
+        seconds_estimate=timed.seconds,
+        cache=timed.cache.to_dict(),
     )
-
-
-def time_stage(run: Trainable, stage: Stage) -> float:
-    """Seconds for a whole stage: tracing, and the median of a few measured steps times all steps."""
-    started = time.perf_counter()
-    step = time_step(run, stage)
-    overhead = time.perf_counter() - started
-    n_validation = len(run.dataset.splits.get("validation", ()))
-    validation_steps = n_validation / run.global_batch_size
-    return overhead + stage.epochs * (run.steps_per_epoch * step.train + validation_steps * step.evaluate)
 
 
 def _params(layers: Any) -> int:

@@ -15,7 +15,7 @@ from tlkit.errors import Interrupted, StorageError
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.progress import make_console
 from tlkit.results import Result, RunFolder, environment, write_csv, write_text
-from tlkit.training import train_stages
+from tlkit.training import Features, train_stages
 from tlkit.workflows.evaluate import save_model
 from tlkit.workflows.export import export_run
 from tlkit.workflows.objects import PYTHON_MODEL, PythonObjects, as_augment, as_callbacks
@@ -52,10 +52,10 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
     folder = RunFolder.create(config.out, prepared.dataset.name, prepared.entry.name, overwrite)
     try:
         _write_inputs(prepared, folder)
-        records, history = train_stages(prepared.trainable, prepared.stages, folder.path, objects.callbacks)
-        write_csv(folder.history, history)
+        trained = train_stages(prepared.trainable, prepared.stages, folder.path, objects.callbacks)
+        write_csv(folder.history, trained.history)
         save_model(prepared.trainable.model, folder)
-        outputs = _evaluate(prepared)
+        outputs = _evaluate(prepared, trained.features)
         save_outputs(outputs, prepared.config.objective, prepared.dataset.manifest.classes, folder)
         if config.export and config.preprocessing.nltk:
             make_console().print(NOT_EXPORTED, highlight=False, soft_wrap=True)
@@ -74,7 +74,7 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
             folder.write_state("failed")
         raise
     metrics = {name: output.metrics for name, output in outputs.items()}
-    folder.complete(Result(metrics, tuple(records), time.perf_counter() - started, environment()))
+    folder.complete(Result(metrics, tuple(trained.records), time.perf_counter() - started, environment()))
     return load_run(folder.path).holding(prepared.trainable.model)
 
 
@@ -192,10 +192,10 @@ def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:
         write_text(folder.labels, "".join(f"{name}\n" for name in dataset.manifest.classes))
 
 
-def _evaluate(prepared: Prepared) -> dict[str, Outputs]:
-    """Validation and, once and at the end, test."""
+def _evaluate(prepared: Prepared, features: Features | None) -> dict[str, Outputs]:
+    """Validation and, once and at the end, test; from what the frozen layers gave, where that was stored."""
     run = prepared.trainable
-    answer = model_function(run.model)
+    answer = model_function(run.model if features is None else features.parts.upper)
     return {
         name: evaluate_examples(
             answer,
@@ -205,6 +205,7 @@ def _evaluate(prepared: Prepared) -> dict[str, Outputs]:
             prepared.dataset.manifest.classes,
             run.head.loss,
             run.global_batch_size,
+            features,
         )
         for name in ("validation", "test")
         if name in prepared.dataset.splits

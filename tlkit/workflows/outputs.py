@@ -15,8 +15,10 @@ from tlkit.config import Objective
 from tlkit.data import Examples, count_steps, make_pipeline
 from tlkit.evaluation import compute_metrics, cosines
 from tlkit.heads import to_scores
+from tlkit.preprocessing.views import plain_view
 from tlkit.progress import track
 from tlkit.results import RunFolder, write_csv, write_npz
+from tlkit.training import Features
 
 OUTSIDE = "O"
 COLUMNS = ["id", "split", "label", "predicted", "score"]
@@ -54,11 +56,19 @@ def evaluate_examples(
     classes: tuple[str, ...] | None,
     loss: Any,
     global_batch_size: int = 32,
+    features: Features | None = None,
 ) -> Outputs:
-    """Run a model (see `model_function`) over examples and measure it. `loss` may be None."""
+    """Run a model (see `model_function`) over examples and measure it. `loss` may be None.
+
+    With `features`, it is the model's part above the boundary, which gets those of the examples.
+    """
     order = examples.by_length
+    ordered, inputs_of = examples.take(order), None
+    if features is not None:
+        features.fill(ordered, plain_view(), "evaluation")
+        inputs_of = features.reader(ordered, plain_view())
     pipeline = make_pipeline(
-        examples.take(order), preprocessing, global_batch_size=global_batch_size, training=False
+        ordered, preprocessing, global_batch_size=global_batch_size, training=False, inputs_of=inputs_of
     )
     n_steps = count_steps(len(examples), global_batch_size)
     given, losses = [], []

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from tlkit.backbones import Backbone, entry_of, image_features, load, with_input
 from tlkit.config import RunConfig
+from tlkit.config.augment import Augmentation, resolve_augment
+from tlkit.config.augmentation import Modality
 from tlkit.config.recipe import RECIPES
 from tlkit.data import Dataset, resolve_sample_split
 from tlkit.devices import make_strategy
@@ -126,11 +128,23 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
         global_batch_size=batch_size,
         batch_norm=config.batch_norm,
         seed=config.seed,
+        cache=config.cache,
+        augmentations=_augmentations(config, entry, objects),
         example_weights=example_weights(config.head.class_weight, config.objective, train.targets, classes),
     )
     training = config.training.model_copy(update={"global_batch_size": batch_size})
     resolved = config.model_copy(update={"training": training})
     return Prepared(resolved, backbone.entry, dataset, preprocessing, trainable, stages)
+
+
+def _augmentations(
+    config: RunConfig, entry: ZooEntry, objects: PythonObjects
+) -> tuple[Augmentation, ...] | None:
+    """What the augmentation is made of; None for a Python object."""
+    if objects.augment is not None:
+        return None
+    modality: Modality = "image" if entry.modality == "image" else "text"
+    return resolve_augment(config.preprocessing.augment, modality, config.task)
 
 
 def find_entry(config: RunConfig, objects: PythonObjects | None = None) -> ZooEntry:

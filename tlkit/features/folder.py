@@ -1,0 +1,104 @@
+"""The folder of all tables of features: what is there, and what has to go."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from tlkit.errors import StorageError
+from tlkit.features.table import ABOUT, USERS
+from tlkit.zoo.cache import home
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A table on the disk. `used` is when it was opened last, in seconds since 1970; `size` is in bytes."""
+
+    key: str
+    path: Path
+    size: int
+    used: float
+    about: dict[str, Any]
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a process has it open."""
+        return any(not _is_free(lock) for lock in (self.path / USERS).glob("*"))
+
+
+def features_folder() -> Path:
+    """Where tables are. It may not exist yet."""
+    return home() / "features"
+
+
+def stored_tables() -> list[StoredTable]:
+    """Every table, the one that was not used for longest first."""
+    found = []
+    for path in features_folder().glob("*/"):
+        size = sum(file.stat().st_size for file in path.glob("*") if file.is_file())
+        about: dict[str, Any] = {}
+        used = path.stat().st_mtime
+        with suppress(OSError, ValueError):
+            about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+            used = (path / ABOUT).stat().st_mtime
+        found.append(StoredTable(path.name, path, size, used, about))
+    return sorted(found, key=lambda table: table.used)
+
+
+def make_room(needed: int, limit: int, keep: Path | None = None) -> None:
+    """Remove tables that were not used for longest until `needed` more bytes stay below `limit`.
+
+    `keep` is not removed, nor what a process has open.
+
+    Raises:
+        StorageError: There is not enough room, on the disk or below the limit.
+    """
+    tables = stored_tables()
+    total = sum(table.size for table in tables)
+    for table in tables:
+        if total + needed <= limit:
+            break
+        if table.path != keep and not table.in_use:
+            shutil.rmtree(table.path, ignore_errors=True)
+            total -= table.size
+    if total + needed > limit:
+        raise StorageError(
+            f"{needed:,} bytes of features do not fit below the limit of {limit:,} beside {total:,} in use. "
+            "Raise cache.limit, or use cache.mode=off"
+        )
+    folder = features_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise StorageError(
+            f"The feature cache {folder} cannot be used: {error.strerror or error}. "
+            "Set TLKIT_HOME to another folder, or use cache.mode=memory or off"
+        ) from error
+    if free < needed:
+        raise StorageError(
+            f"{needed:,} bytes of features need more room than the {free:,} bytes that are free at {folder}. "
+            "Set TLKIT_HOME to another folder, or use cache.mode=off"
+        )
+
+
+def clear() -> tuple[int, int]:
+    """Remove every table that no process has open: how many, and how many bytes."""
+    gone = [table for table in stored_tables() if not table.in_use]
+    for table in gone:
+        shutil.rmtree(table.path, ignore_errors=True)
+    return len(gone), sum(table.size for table in gone)
+
+
+def _is_free(lock: Path) -> bool:
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            return True
+    except (filelock.Timeout, OSError):
+        return False

@@ -1,0 +1,260 @@
+"""Tables of features, in memory or in memory-mapped files, to which rows are added and never changed."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+
+from tlkit.errors import StorageError
+from tlkit.features.columns import Column, ColumnSpec, make_column
+from tlkit.results.writing import write_json, write_npz
+
+VERSION = 1
+ID_BYTES = 16
+SEGMENT_BYTES = 64 * 2**20
+ABOUT, INDEX, LOCK, USERS = "about.json", "index.npz", ".lock", "users"
+Lengths = dict[str, npt.NDArray[np.int32]]
+
+
+class FeatureTable(ABC):
+    """Rows of features by their ids, which are bytes of length 16."""
+
+    def __init__(self, specs: Sequence[ColumnSpec]) -> None:
+        self.specs = tuple(specs)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._row_of: dict[bytes, int] = {}
+        axes = dict.fromkeys(spec.axis for spec in self.specs if spec.axis)
+        self._lengths: dict[str, list[npt.NDArray[np.int32]]] = {axis: [] for axis in axes}
+
+    def __len__(self) -> int:
+        return len(self._row_of)
+
+    def rows(self, ids: Sequence[bytes]) -> npt.NDArray[np.int64]:
+        """The row of each id; −1 where there is none."""
+        return np.array([self._row_of.get(each, -1) for each in ids], dtype=np.int64)
+
+    def add(self, ids: Sequence[bytes], arrays: Sequence[npt.NDArray[Any]], lengths: Lengths) -> None:
+        """Add rows. An array for each column: (rows, *shape), or its elements, one row after the other."""
+        for each in ids:
+            self._row_of[each] = len(self._row_of)
+        for axis, sizes in self._lengths.items():
+            sizes.append(lengths[axis].astype(np.int32))
+        self._write([np.ascontiguousarray(array) for array in arrays])
+
+    def columns(self) -> list[Column]:
+        """Every column, with the rows that there are now."""
+        lengths = {
+            axis: np.concatenate([*sizes, np.zeros(0, np.int32)]) for axis, sizes in self._lengths.items()
+        }
+        return [make_column(spec, self._values(place), lengths) for place, spec in enumerate(self.specs)]
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """While rows are added: one process at a time. What was added is kept, also after an error."""
+        yield
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give back memory that holds what the disk has, too."""
+
+    @abstractmethod
+    def _write(self, arrays: list[npt.NDArray[Any]]) -> None: ...
+
+    @abstractmethod
+    def _values(self, place: int) -> npt.NDArray[Any]: ...
+
+
+class MemoryTable(FeatureTable):
+    """A table that is gone with the process."""
+
+    def __init__(self, specs: Sequence[ColumnSpec]) -> None:
+        super().__init__(specs)
+        self._chunks: list[list[npt.NDArray[Any]]] = [[] for _ in self.specs]
+
+    def release(self) -> None:
+        """There is no other copy."""
+
+    def _write(self, arrays: list[npt.NDArray[Any]]) -> None:
+        for chunks, array in zip(self._chunks, arrays, strict=True):
+            chunks.append(array.reshape(-1))
+
+    def _values(self, place: int) -> npt.NDArray[Any]:
+        chunks = self._chunks[place]
+        if len(chunks) != 1:
+            chunks[:] = [np.concatenate(chunks) if chunks else np.zeros(0, self.specs[place].dtype)]
+        return chunks[0]
+
+
+class DiskTable(FeatureTable):
+    """A table in a folder: a file for each column, and an index that says which bytes of them are good.
+
+    Bytes are appended and then entered into the index with their checksum, so that a file may be longer than
+    the index says, and a process that dies loses only what it had not entered. What does not match the index
+    is thrown away, whole. A folder that is in use has a locked file for each user and is not evicted.
+    """
+
+    def __init__(self, folder: Path, specs: Sequence[ColumnSpec], about: dict[str, Any]) -> None:
+        super().__init__(specs)
+        self.folder = folder
+        self._about = {"version": VERSION, **about, "columns": [asdict(spec) for spec in specs]}
+        self._maps: list[np.memmap[Any, Any]] = []
+        with _storage_errors(folder):
+            (folder / USERS).mkdir(parents=True, exist_ok=True)
+            self._user = filelock.FileLock(folder / USERS / f"{os.getpid()}-{id(self)}")
+            self._user.acquire()
+            with filelock.FileLock(folder / LOCK):
+                self._open()
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        with _storage_errors(self.folder), filelock.FileLock(self.folder / LOCK):
+            self._read_index()  # another process may have added rows
+            for path, size in zip(self._files, self._ends[-1][1:], strict=True):
+                os.truncate(path, size)
+            self._handles = [path.open("ab") for path in self._files]
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    self._enter()
+                for handle in self._handles:
+                    with suppress(OSError):
+                        handle.close()
+
+    def release(self) -> None:
+        for each in self._maps:
+            with suppress(AttributeError, ValueError, OSError):  # not everywhere, and not needed
+                each._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        self._user.release(force=True)
+        with suppress(OSError):
+            Path(self._user.lock_file).unlink()
+
+    def _open(self) -> None:
+        try:
+            about = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
+            if (
+                about.get("columns") == json.loads(json.dumps(self._about["columns"]))
+                and about["version"] == VERSION
+            ):
+                self._read_index()
+                self._check()
+                os.utime(self.folder / ABOUT)
+                return
+        except (OSError, ValueError, KeyError, zlib.error):
+            pass
+        self._begin()
+
+    def _begin(self) -> None:
+        """Empty the table."""
+        (self.folder / INDEX).unlink(missing_ok=True)
+        for path in self._files:
+            path.unlink(missing_ok=True)  # not truncated: another process may have it mapped
+            path.touch()
+        write_json(self.folder / ABOUT, self._about)
+        self._forget()
+        self._ends, self._sums = (
+            np.zeros((1, 1 + len(self.specs)), np.int64),
+            np.zeros((0, len(self.specs)), np.uint32),
+        )
+        self._since = np.zeros(len(self.specs), np.uint32)
+        self._written = self._ends[-1].copy()
+
+    @property
+    def _files(self) -> list[Path]:
+        return [self.folder / f"{place}-{spec.name}.bin" for place, spec in enumerate(self.specs)]
+
+    def _read_index(self) -> None:
+        self._forget()
+        if not (self.folder / INDEX).exists():
+            ids = np.zeros((0, ID_BYTES), np.uint8)
+            self._ends = np.zeros((1, 1 + len(self.specs)), np.int64)
+            self._sums = np.zeros((0, len(self.specs)), np.uint32)
+        else:
+            with np.load(self.folder / INDEX, allow_pickle=False) as index:
+                ids, self._ends, self._sums = index["ids"], index["ends"], index["sums"]
+                for axis, sizes in self._lengths.items():
+                    sizes.append(index[f"lengths_{axis}"])
+        self._row_of = {row.tobytes(): place for place, row in enumerate(ids)}
+        self._written = self._ends[-1].copy()
+        self._since = np.zeros(len(self.specs), np.uint32)
+
+    def _check(self) -> None:
+        """Raise ValueError where a file does not hold what the index says."""
+        for place, path in enumerate(self._files):
+            with path.open("rb") as file:
+                for number, (begin, end) in enumerate(zip(self._ends[:-1], self._ends[1:], strict=True)):
+                    data = file.read(int(end[place + 1] - begin[place + 1]))
+                    if (
+                        len(data) < end[place + 1] - begin[place + 1]
+                        or zlib.crc32(data) != self._sums[number, place]
+                    ):
+                        raise ValueError(f"{path} is damaged")
+
+    def _write(self, arrays: list[npt.NDArray[Any]]) -> None:
+        for place, (handle, array) in enumerate(zip(self._handles, arrays, strict=True)):
+            data = array.tobytes()
+            handle.write(data)
+            self._since[place] = zlib.crc32(data, int(self._since[place]))
+            self._written[place + 1] += len(data)
+        self._written[0] = len(self)
+        if (self._written - self._ends[-1])[1:].sum() >= SEGMENT_BYTES:
+            self._enter()
+
+    def _enter(self) -> None:
+        """Make what was written part of the table."""
+        if self._written[0] == self._ends[-1][0]:
+            return
+        for handle in self._handles:
+            handle.flush()
+            os.fsync(handle.fileno())
+        self._ends = np.concatenate([self._ends, self._written[None]])
+        self._sums = np.concatenate([self._sums, self._since[None]])
+        self._since = np.zeros(len(self.specs), np.uint32)
+        ids = np.frombuffer(b"".join(self._row_of), np.uint8).reshape(-1, ID_BYTES)
+        lengths = {f"lengths_{axis}": np.concatenate(sizes) for axis, sizes in self._lengths.items()}
+        write_npz(self.folder / INDEX, {"ids": ids, "ends": self._ends, "sums": self._sums, **lengths})
+
+    def _values(self, place: int) -> npt.NDArray[Any]:
+        spec = self.specs[place]
+        count = int(self._ends[-1][place + 1]) // np.dtype(spec.dtype).itemsize
+        if not count:
+            return np.zeros(0, spec.dtype)
+        # Copy on write: TensorFlow takes arrays as they are only where they may be written to.
+        values = np.memmap(self._files[place], dtype=spec.dtype, mode="c", shape=(count,))
+        self._maps.append(values)
+        return values
+
+
+def open_table(folder: Path | None, specs: Sequence[ColumnSpec], about: dict[str, Any]) -> FeatureTable:
+    """The table in a folder, intact or empty; without a folder one in memory.
+
+    Raises StorageError where the folder cannot be used.
+    """
+    return MemoryTable(specs) if folder is None else DiskTable(folder, specs, about)
+
+
+@contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"The feature cache {folder} cannot be used: {error.strerror or error}. "
+            "Free some space, set TLKIT_HOME to another folder, or use cache.mode=memory or off"
+        ) from error
