@@ -324,7 +324,7 @@ def test_training_goes_on_with_the_weights_and_all_else_sees_their_average(tmp_p
     run = make_run(ema=0.8)
     stem = [weight for layer in run.groups[0].layers for weight in layer.weights]
     before = [each.numpy() for each in stem]
-    _, history = train_stages(run, [stage], tmp_path / "averaged", [averaged])
+    history = train_stages(run, [stage], tmp_path / "averaged", [averaged]).history
 
     assert averaged.losses == plain.losses
     np.testing.assert_array_equal(averaged.weights[-1][0], plain.weights[-1][0])
@@ -350,7 +350,7 @@ def test_training_goes_on_with_the_weights_and_all_else_sees_their_average(tmp_p
 def test_a_stage_that_ends_early_ends_with_the_average_of_its_best_epoch(tmp_path):
     run = make_run(ema=0.8)
     stage = Stage("all", "all", 20, 0.02, patience=1)
-    (record,), _ = train_stages(run, [stage], tmp_path)
+    (record,) = train_stages(run, [stage], tmp_path).records
     assert record.epochs_run < 20
     final = [each.numpy() for each in run.model.trainable_variables]
     for ours, expected in zip(final, load_checkpoint(run, tmp_path, stage), strict=True):
