@@ -24,6 +24,7 @@ COMMANDS = {
     "runs": "tlkit.cli.runs:runs",
     "data": "tlkit.cli.data:data",
     "zoo": "tlkit.cli.zoo:zoo",
+    "cache": "tlkit.cli.cache:cache",
     "config": "tlkit.cli.config:config",
     "doctor": "tlkit.cli.doctor:doctor",
 }

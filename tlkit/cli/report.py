@@ -123,6 +123,11 @@ def print_dry_run(plan: DryRun, as_json: bool) -> None:
         for stage in plan.stages
     ]
     print_table(columns, rows)
+    for stage in plan.stages:
+        stored = (
+            "no stored features" if stage.cache["mode"] == "off" else f"features on {stage.cache['mode']}"
+        )
+        click.echo(f"{stage.name}: {stored.replace('on memory', 'in memory')}: {stage.cache['reason']}")
     for note in plan.notes:
         click.echo(note)
 

@@ -4,8 +4,9 @@ from tlkit.training.batch_size import choose_batch_size
 from tlkit.training.feature_cache import Features
 from tlkit.training.feature_choice import CacheChoice
 from tlkit.training.freeze import apply_freeze
-from tlkit.training.stages import Trainable, train_stages
+from tlkit.training.stages import train_stages
 from tlkit.training.timing import StageTime, time_stage
+from tlkit.training.trainable import Trainable
 
 __all__ = [
     "CacheChoice",

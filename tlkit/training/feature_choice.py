@@ -13,10 +13,10 @@ import psutil
 from tlkit.config.cache import CacheConfig
 from tlkit.data import Examples
 from tlkit.errors import StorageError
-from tlkit.features import DiskTable, MemoryTable, features_folder, make_room
+from tlkit.features import DiskTable, FeatureTable, MemoryTable, features_folder, make_room
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.preprocessing.views import Views, plain_view
-from tlkit.training.boundary import Parts
+from tlkit.training.boundary import FEATURES, Parts
 from tlkit.training.feature_cache import Features, column_specs
 from tlkit.training.feature_key import key_of_boundary
 
@@ -51,29 +51,47 @@ class CacheChoice:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The features that a stage could read: of `splits`, each example in the `views` of its split.
+
+    `hashes` are those of the examples' content, by id; `backbone` is for people.
+    """
+
+    parts: Parts
+    preprocessing: ImagePreprocessing | TextPreprocessing
+    splits: Mapping[str, Examples]
+    views: Mapping[str, Views]
+    hashes: Mapping[str, str]
+    backbone: str
+
+    def features(self, table: FeatureTable, storage: str) -> Features:
+        return Features(self.parts, table, storage, self.preprocessing, self.hashes)
+
+    def count_bytes(self, features: Features) -> int:
+        return sum(features.count_bytes(examples, self.views[name]) for name, examples in self.splits.items())
+
+    def count_missing(self, features: Features) -> int:
+        return sum(
+            features.count_missing(examples, self.views[name]) for name, examples in self.splits.items()
+        )
+
+    def count_rows(self) -> int:
+        return sum(len(examples) * len(self.views[name]) for name, examples in self.splits.items())
+
+
 def off(reason: str) -> CacheChoice:
     return CacheChoice("off", reason)
 
 
 def choose_cache(
-    spec: CacheConfig,
-    parts: Parts | None,
-    preprocessing: ImagePreprocessing | TextPreprocessing,
-    splits: Mapping[str, Examples],
-    hashes: Mapping[str, str],
-    views: Views | None,
-    epochs: int,
-    storage: str | None = None,
+    spec: CacheConfig, wanted: Wanted, epochs: int, storage: str | None = None
 ) -> tuple[CacheChoice, Features | None]:
     """Decide for one stage. Nothing is computed but, where it decides, the frozen part of one batch.
 
     Args:
         spec: What the config asks for.
-        parts: The stage's model, divided.
-        preprocessing: Makes the inputs.
-        splits: `train`, and `validation` where there is one.
-        hashes: The content's hash of each example, by id.
-        views: The augmented versions that training draws among; None where they are not so many.
+        wanted: What could be stored.
         epochs: Of the stage, at most.
         storage: In place of what the config says.
 
@@ -83,29 +101,19 @@ def choose_cache(
     Raises:
         StorageError: The config asks for the disk, and the disk cannot be used.
     """
-    if parts is None:
-        return off("nothing is frozen"), None
-    if isinstance(preprocessing, TextPreprocessing) and preprocessing.long_texts == "windows":
-        return off("a text has several windows"), None
-    if views is None or (isinstance(preprocessing, TextPreprocessing) and views.by_id):
-        return off("the augmentation draws anew every epoch" + _advice(preprocessing)), None
-    wanted = {name: examples for name, examples in splits.items() if name != "test"}
-    of_split = {name: views if name == "train" else plain_view() for name in wanted}
-    storage = storage or _storage(spec, parts, preprocessing, wanted, of_split, hashes)
-    features, key, note = _open(spec, parts, preprocessing, wanted, of_split, hashes, storage)
+    storage = storage or _storage(spec, wanted)
+    features, key, note = _open(spec, wanted, storage)
     if features is None:
         return off(note), None
-    total = sum(features.count_bytes(wanted[name], of_split[name]) for name in wanted)
-    missing = {name: features.count_missing(wanted[name], of_split[name]) for name in wanted}
     mode: Mode = "memory" if isinstance(features.table, MemoryTable) else "disk"
-    choice = CacheChoice(
-        mode, "all features are there", key, storage, len(views), total, sum(missing.values())
-    )
-    if not choice.missing:
+    total, missing = wanted.count_bytes(features), wanted.count_missing(features)
+    n_views = len(wanted.views["train"])
+    choice = CacheChoice(mode, "all features are there", key, storage, n_views, total, missing)
+    if not missing:
         return choice, features
-    seconds = features.measure(wanted["train"], views)
-    fill = seconds / len(views) * choice.missing
-    without = seconds / len(views) * epochs * sum(len(examples) for examples in wanted.values())
+    seconds = features.measure(wanted.splits["train"], plain_view())
+    fill = seconds * missing
+    without = seconds * epochs * sum(len(examples) for examples in wanted.splits.values())
     choice = replace(choice, fill_seconds=fill, saved_seconds=without - fill)
     said = (
         f"{_size(total)} as {storage}, computed once in about {fill:.0f} s, "
@@ -117,67 +125,53 @@ def choose_cache(
     return replace(choice, reason=f"{said}{note}"), features
 
 
-def _advice(preprocessing: ImagePreprocessing | TextPreprocessing) -> str:
-    return ": cache.views=4 stores so many versions" if isinstance(preprocessing, ImagePreprocessing) else ""
-
-
-def _storage(
-    spec: CacheConfig,
-    parts: Parts,
-    preprocessing: ImagePreprocessing | TextPreprocessing,
-    splits: Mapping[str, Examples],
-    views: Mapping[str, Views],
-    hashes: Mapping[str, str],
-) -> str:
+def _storage(spec: CacheConfig, wanted: Wanted) -> str:
     if spec.storage != "auto":
         return spec.storage
-    exact = Features(parts, MemoryTable(column_specs(parts, "float32")), "float32", preprocessing, hashes)
-    total = sum(exact.count_bytes(splits[name], views[name]) for name in splits)
-    return "float32" if total <= FLOAT32_UP_TO else "float16"
+    exact = wanted.features(MemoryTable(column_specs(wanted.parts, "float32")), "float32")
+    return "float32" if wanted.count_bytes(exact) <= FLOAT32_UP_TO else "float16"
 
 
-def _open(
-    spec: CacheConfig,
-    parts: Parts,
-    preprocessing: ImagePreprocessing | TextPreprocessing,
-    splits: Mapping[str, Examples],
-    views: Mapping[str, Views],
-    hashes: Mapping[str, str],
-    storage: str,
-) -> tuple[Features | None, str | None, str]:
+def _open(spec: CacheConfig, wanted: Wanted, storage: str) -> tuple[Features | None, str | None, str]:
     """The features on the disk or in memory, their key, and what is to be said about the place."""
-    specs = column_specs(parts, storage)
-    key = key_of_boundary(parts.lower, preprocessing) if spec.mode != "memory" else None
-    note = "" if key or spec.mode == "memory" else "; in memory, because a layer does not say what it does"
-    if key is not None:
-        key = hashlib.sha256(f"{key} {storage}".encode()).hexdigest()[:32]
-        folder = features_folder() / key
-        about = {"storage": storage, "backbone": parts.lower.name, "boundary": [each.name for each in specs]}
-        try:
-            make_room(0, spec.limit, folder)
-            features = Features(parts, DiskTable(folder, specs, about), storage, preprocessing, hashes)
-            needed = sum(
-                features.count_bytes(examples, views[name])
-                * features.count_missing(examples, views[name])
-                // max(1, len(examples) * len(views[name]))
-                for name, examples in splits.items()
-            )
+    note = ""
+    if spec.mode != "memory":
+        key = key_of_boundary(wanted.parts.lower, wanted.preprocessing)
+        if key is None:
+            note = "; in memory, because a layer does not say what it does"
+        else:
             try:
-                make_room(needed, spec.limit, folder)
-            except StorageError:
-                _forget(features)
-                raise
-            return features, key, ""
-        except StorageError as error:
-            if spec.mode == "disk":
-                raise
-            note = f"; in memory, because: {error}"
-    features = Features(parts, MemoryTable(specs), storage, preprocessing, hashes)
-    total = sum(features.count_bytes(splits[name], views[name]) for name in splits)
-    room = USABLE_MEMORY * psutil.virtual_memory().available
-    if total > room:
+                return _open_disk(spec, wanted, storage, key), key, ""
+            except StorageError as error:
+                if spec.mode == "disk":
+                    raise
+                note = f"; in memory: {error}"
+    features = wanted.features(MemoryTable(column_specs(wanted.parts, storage)), storage)
+    total = wanted.count_bytes(features)
+    if total > USABLE_MEMORY * psutil.virtual_memory().available:
         return None, None, f"{_size(total)} of features do not fit into memory{note}"
     return features, None, note
+
+
+def _open_disk(spec: CacheConfig, wanted: Wanted, storage: str, key: str) -> Features:
+    specs = column_specs(wanted.parts, storage)
+    folder = features_folder() / hashlib.sha256(f"{key} {storage}".encode()).hexdigest()[:32]
+    about = {"storage": storage, "backbone": wanted.backbone, "boundary": _boundary(wanted.parts)}
+    make_room(0, spec.limit, folder)
+    features = wanted.features(DiskTable(folder, specs, about), storage)
+    needed = wanted.count_bytes(features) * wanted.count_missing(features) // max(1, wanted.count_rows())
+    try:
+        make_room(needed, spec.limit, folder)
+    except StorageError:
+        _forget(features)
+        raise
+    return features
+
+
+def _boundary(parts: Parts) -> str:
+    """For people: the layer that gives the features, and their shape."""
+    tensor = parts.lower.output[FEATURES]
+    return f"{tensor._keras_history.operation.name} {tuple(tensor.shape[1:])}"
 
 
 def _forget(features: Features) -> None:

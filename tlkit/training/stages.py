@@ -4,105 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlkit.config import CacheConfig, TrainingConfig
-from tlkit.config.augment import Augmentation
-from tlkit.data import BatchPlan, Dataset, InputsOf, make_pipeline, plan_batches, rows_of_batch
+from tlkit.data import InputsOf, make_pipeline, rows_of_batch
 from tlkit.errors import TrainingError
-from tlkit.freezing import LayerGroup
-from tlkit.heads import Head
 from tlkit.plans import Stage
-from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
-from tlkit.preprocessing.views import Views, make_views, plain_view
-from tlkit.progress import make_console
+from tlkit.preprocessing import ImagePreprocessing
+from tlkit.preprocessing.views import plain_view
 from tlkit.results import StageRecord
 from tlkit.training.batch_size import find_fitting
 from tlkit.training.best import put_back_best
-from tlkit.training.boundary import Parts, divide
+from tlkit.training.boundary import Parts
 from tlkit.training.callbacks import close_all, make_callbacks
 from tlkit.training.display import LiveDisplay
-from tlkit.training.feature_cache import Features, Overflow, ReleaseMemory
-from tlkit.training.feature_choice import CacheChoice, choose_cache, off
+from tlkit.training.feature_cache import Features, ReleaseMemory
+from tlkit.training.feature_choice import CacheChoice
 from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
 from tlkit.training.optimizer import make_optimizer
 from tlkit.training.optimizer_state import OptimizerState, take_state
+from tlkit.training.stage_features import divide_stage, store_features
+from tlkit.training.trainable import Place, Trainable
 from tlkit.training.training_model import TrainingModel
-
-
-@dataclass(frozen=True)
-class Trainable:
-    """What all stages of a run share.
-
-    Attributes:
-        model: Functional model of backbone and head; trained in place.
-        groups: The backbone's layer groups, input to output.
-        dataset: Its `train` and `validation` splits are used.
-        preprocessing: Turns raw pictures into samples and model inputs.
-        strategy: Everything is compiled in its scope.
-        cache: Whether and where what frozen layers give is stored.
-        augmentations: What the augmentation is made of; None for a Python object.
-    """
-
-    model: keras.Model
-    head: Head
-    groups: Sequence[LayerGroup]
-    dataset: Dataset
-    preprocessing: ImagePreprocessing | TextPreprocessing
-    strategy: tf.distribute.Strategy
-    training: TrainingConfig
-    global_batch_size: int
-    batch_norm: Literal["frozen", "train"] = "frozen"
-    seed: int = 0
-    example_weights: Any = None
-    cache: CacheConfig = field(default_factory=lambda: CacheConfig(mode="off"))
-    augmentations: Sequence[Augmentation] | None = None
-
-    @property
-    def monitor(self) -> str:
-        """The logged value that tells which epoch is best; of training where nothing is held out."""
-        return (
-            self.head.monitor
-            if "validation" in self.dataset.splits
-            else self.head.monitor.removeprefix("val_")
-        )
-
-    @property
-    def views(self) -> Views | None:
-        """The versions of each training example that can be stored, if there is a number of them."""
-        count = None if self.cache.views == "auto" else self.cache.views
-        return make_views(self.preprocessing.augmentation, self.augmentations, count, self.seed)
-
-    @property
-    def n_train(self) -> int:
-        return len(self.dataset.splits["train"].ids)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.plan_batches(0).steps
-
-    def plan_batches(self, stage: int) -> BatchPlan:
-        """The batches of a stage, by its number."""
-        return plan_batches(
-            self.dataset.splits["train"],
-            self.preprocessing,
-            global_batch_size=self.global_batch_size,
-            batch_tokens=self.training.batch_tokens,
-            replicas=self.n_replicas,
-            seed=self.seed,
-            stage=stage,
-        )
-
-    @property
-    def n_replicas(self) -> int:
-        return int(self.strategy.num_replicas_in_sync)
 
 
 @dataclass(frozen=True)
@@ -113,15 +41,6 @@ class Trained:
     records: list[StageRecord]
     history: pd.DataFrame
     features: Features | None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a stage stands in its plan. `first_epoch` counts the epochs of the stages before it."""
-
-    index: int
-    n_stages: int
-    first_epoch: int
 
 
 def train_stages(
@@ -162,48 +81,6 @@ def train_stages(
         histories.append(history)
         records.append(_record(run, stage, history, choice, time.perf_counter() - started))
     return Trained(records, pd.concat(histories, ignore_index=True), features)
-
-
-def divide_stage(run: Trainable) -> Parts | None:
-    """The model at the boundary of what is trainable now."""
-    with run.strategy.scope():
-        return divide(run.model, run.groups, keep=("word_starts",))
-
-
-def store_features(run: Trainable, stage: Stage, parts: Parts | None) -> tuple[CacheChoice, Features | None]:
-    """Decide whether a stage reads stored features, and compute those that are missing."""
-    choice, features = choose_stage_cache(run, stage, parts)
-    if features is not None:
-        make_console().print(f"Features: {choice.reason}", highlight=False, soft_wrap=True)
-        try:
-            fill_features(run, features)
-        except Overflow:
-            if run.cache.storage != "auto":
-                raise
-            choice, features = choose_stage_cache(run, stage, parts, storage="bfloat16")
-            if features is not None:
-                fill_features(run, features)
-    return choice, features
-
-
-def choose_stage_cache(
-    run: Trainable, stage: Stage, parts: Parts | None, storage: str | None = None
-) -> tuple[CacheChoice, Features | None]:
-    if run.cache.mode == "off":
-        return off("cache.mode is off"), None
-    table = run.dataset.manifest.table
-    hashes = dict(zip(table["id"], table["hash"], strict=True))
-    return choose_cache(
-        run.cache, parts, run.preprocessing, run.dataset.splits, hashes, run.views, stage.epochs, storage
-    )
-
-
-def fill_features(run: Trainable, features: Features) -> None:
-    """Compute the features of training and validation that are not there yet."""
-    assert run.views is not None
-    features.fill(run.dataset.splits["train"], run.views, "training")
-    if "validation" in run.dataset.splits:
-        features.fill(run.dataset.splits["validation"], plain_view(), "validation")
 
 
 def compile_stage(

@@ -10,14 +10,9 @@ from typing import Any
 
 from tlkit.plans import Stage
 from tlkit.training.feature_choice import CacheChoice
-from tlkit.training.stages import (
-    Place,
-    Trainable,
-    choose_stage_cache,
-    compile_stage,
-    divide_stage,
-    training_pipeline,
-)
+from tlkit.training.stage_features import choose_stage_cache, divide_stage
+from tlkit.training.stages import compile_stage, training_pipeline
+from tlkit.training.trainable import Place, Trainable
 
 STEPS = 3
 

@@ -1,0 +1,70 @@
+"""The features that a stage reads: where its model is divided, whether they are stored, and computing them."""
+
+from __future__ import annotations
+
+from tlkit.plans import Stage
+from tlkit.preprocessing import TextPreprocessing
+from tlkit.preprocessing.views import plain_view
+from tlkit.progress import make_console
+from tlkit.training.boundary import Parts, divide
+from tlkit.training.feature_cache import Features, Overflow
+from tlkit.training.feature_choice import CacheChoice, Wanted, choose_cache, off
+from tlkit.training.trainable import Trainable
+
+STORED = ("train", "validation")  # test is evaluated once, and its features are stored then
+
+
+def divide_stage(run: Trainable) -> Parts | None:
+    """The model at the boundary of what is trainable now."""
+    with run.strategy.scope():
+        return divide(run.model, run.groups, keep=("word_starts",))
+
+
+def store_features(run: Trainable, stage: Stage, parts: Parts | None) -> tuple[CacheChoice, Features | None]:
+    """Decide whether a stage reads stored features, and compute those that are missing."""
+    choice, features = choose_stage_cache(run, stage, parts)
+    if features is not None:
+        make_console().print(f"Features: {choice.reason}", highlight=False, soft_wrap=True)
+        try:
+            fill_features(run, features)
+        except Overflow:
+            if run.cache.storage != "auto":
+                raise
+            choice, features = choose_stage_cache(run, stage, parts, storage="bfloat16")
+            if features is not None:
+                fill_features(run, features)
+    return choice, features
+
+
+def choose_stage_cache(
+    run: Trainable, stage: Stage, parts: Parts | None, storage: str | None = None
+) -> tuple[CacheChoice, Features | None]:
+    """Whether a stage reads stored features; where not, the reason."""
+    is_text = isinstance(run.preprocessing, TextPreprocessing)
+    if run.cache.mode == "off":
+        return off("cache.mode is off"), None
+    if parts is None:
+        return off("nothing is frozen"), None
+    if isinstance(run.preprocessing, TextPreprocessing) and run.preprocessing.long_texts == "windows":
+        return off("a text has several windows"), None
+    if run.views is None or (is_text and run.views.by_id):
+        advice = "" if is_text else "; cache.views=4 would store so many versions of each example"
+        return off(f"the augmentation draws anew every epoch{advice}"), None
+    table = run.dataset.manifest.table
+    wanted = Wanted(
+        parts=parts,
+        preprocessing=run.preprocessing,
+        splits={name: run.dataset.splits[name] for name in STORED if name in run.dataset.splits},
+        views={"train": run.views, "validation": plain_view()},
+        hashes=dict(zip(table["id"], table["hash"], strict=True)),
+        backbone=run.backbone,
+    )
+    return choose_cache(run.cache, wanted, stage.epochs, storage)
+
+
+def fill_features(run: Trainable, features: Features) -> None:
+    """Compute the features of training and validation that are not there yet."""
+    assert run.views is not None
+    features.fill(run.dataset.splits["train"], run.views, "training")
+    if "validation" in run.dataset.splits:
+        features.fill(run.dataset.splits["validation"], plain_view(), "validation")

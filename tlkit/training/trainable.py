@@ -1,0 +1,96 @@
+"""What all stages of a run share, and where a stage stands among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from tlkit.config import CacheConfig, TrainingConfig
+from tlkit.config.augment import Augmentation
+from tlkit.data import BatchPlan, Dataset, plan_batches
+from tlkit.freezing import LayerGroup
+from tlkit.heads import Head
+from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
+from tlkit.preprocessing.views import Views, make_views
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """What all stages of a run share.
+
+    Attributes:
+        model: Functional model of backbone and head; trained in place.
+        groups: The backbone's layer groups, input to output.
+        dataset: Its `train` and `validation` splits are used.
+        preprocessing: Turns raw pictures into samples and model inputs.
+        strategy: Everything is compiled in its scope.
+        cache: Whether and where what frozen layers give is stored, under the name `backbone`.
+        augmentations: What the augmentation is made of; None for a Python object.
+    """
+
+    model: keras.Model
+    head: Head
+    groups: Sequence[LayerGroup]
+    dataset: Dataset
+    preprocessing: ImagePreprocessing | TextPreprocessing
+    strategy: tf.distribute.Strategy
+    training: TrainingConfig
+    global_batch_size: int
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    seed: int = 0
+    example_weights: Any = None
+    cache: CacheConfig = field(default_factory=lambda: CacheConfig(mode="off"))
+    augmentations: Sequence[Augmentation] | None = None
+    backbone: str = ""
+
+    @property
+    def monitor(self) -> str:
+        """The logged value that tells which epoch is best; of training where nothing is held out."""
+        return (
+            self.head.monitor
+            if "validation" in self.dataset.splits
+            else self.head.monitor.removeprefix("val_")
+        )
+
+    @property
+    def views(self) -> Views | None:
+        """The versions of each training example that can be stored, if there is a number of them."""
+        count = None if self.cache.views == "auto" else self.cache.views
+        return make_views(self.preprocessing.augmentation, self.augmentations, count, self.seed)
+
+    @property
+    def n_train(self) -> int:
+        return len(self.dataset.splits["train"].ids)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.plan_batches(0).steps
+
+    def plan_batches(self, stage: int) -> BatchPlan:
+        """The batches of a stage, by its number."""
+        return plan_batches(
+            self.dataset.splits["train"],
+            self.preprocessing,
+            global_batch_size=self.global_batch_size,
+            batch_tokens=self.training.batch_tokens,
+            replicas=self.n_replicas,
+            seed=self.seed,
+            stage=stage,
+        )
+
+    @property
+    def n_replicas(self) -> int:
+        return int(self.strategy.num_replicas_in_sync)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage stands in its plan. `first_epoch` counts the epochs of the stages before it."""
+
+    index: int
+    n_stages: int
+    first_epoch: int
