@@ -19,7 +19,7 @@ from tlkit.cli.report import print_next_steps, print_run
 
 from conftest import make_pictures
 
-SMALL = ["--backbone", "mobilenet_v3_small", "weights=none", "--image-size", "32", "--plan", "head"]
+SMALL = ["--backbone", "image_cnn", "weights=none", "--image-size", "32", "--plan", "head"]
 
 Capture = pytest.CaptureFixture[str]
 
@@ -146,7 +146,7 @@ def test_export_writes_a_saved_model_and_does_not_overwrite_unasked(
 
 def test_runs_lists_the_run(run: Path, capfd: Capture) -> None:
     (row,) = document(capfd, "runs", run.parent)
-    assert (row["name"], row["status"], row["backbone"]) == ("first", "complete", "mobilenet_v3_small")
+    assert (row["name"], row["status"], row["backbone"]) == ("first", "complete", "image_cnn")
     assert main(["runs", str(run.parent)]) == 0
     assert "first" in capfd.readouterr().out
 
@@ -160,7 +160,7 @@ def test_a_dry_run_trains_nothing_and_says_what_would_be(
     (stage,) = plan["stages"]
     assert (stage["name"], stage["epochs"], stage["trained_groups"]) == ("head", 2, ["head"])
     assert stage["seconds_estimate"] > 0
-    assert sum(group["params"] for group in plan["groups"]) == tlkit.zoo.get("mobilenet_v3_small").params
+    assert sum(group["params"] for group in plan["groups"]) == tlkit.zoo.get("image_cnn").params
     assert plan["config"]["training"]["epochs"] == 2
     assert not out.exists()
 
