@@ -2,9 +2,10 @@
 
 from tlkit.features.columns import Column, ColumnSpec
 from tlkit.features.folder import StoredTable, clear, features_folder, make_room, stored_tables
-from tlkit.features.table import DiskTable, FeatureTable, MemoryTable, open_table
+from tlkit.features.table import ALIGNMENT, DiskTable, FeatureTable, MemoryTable
 
 __all__ = [
+    "ALIGNMENT",
     "Column",
     "ColumnSpec",
     "DiskTable",
@@ -14,6 +15,5 @@ __all__ = [
     "clear",
     "features_folder",
     "make_room",
-    "open_table",
     "stored_tables",
 ]

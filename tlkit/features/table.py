@@ -24,6 +24,7 @@ from tlkit.results.writing import write_json, write_npz
 VERSION = 1
 ID_BYTES = 16
 SEGMENT_BYTES = 64 * 2**20
+ALIGNMENT = 64  # TensorFlow ends the process over a tensor that begins anywhere else
 ABOUT, INDEX, LOCK, USERS = "about.json", "index.npz", ".lock", "users"
 Lengths = dict[str, npt.NDArray[np.int32]]
 
@@ -94,8 +95,8 @@ class MemoryTable(FeatureTable):
 
     def _values(self, place: int) -> npt.NDArray[Any]:
         chunks = self._chunks[place]
-        if len(chunks) != 1:
-            chunks[:] = [np.concatenate(chunks) if chunks else np.zeros(0, self.specs[place].dtype)]
+        if len(chunks) != 1 or chunks[0].ctypes.data % ALIGNMENT:
+            chunks[:] = [_joined(chunks, np.dtype(self.specs[place].dtype))]
         return chunks[0]
 
 
@@ -241,12 +242,13 @@ class DiskTable(FeatureTable):
         return values
 
 
-def open_table(folder: Path | None, specs: Sequence[ColumnSpec], about: dict[str, Any]) -> FeatureTable:
-    """The table in a folder, intact or empty; without a folder one in memory.
-
-    Raises StorageError where the folder cannot be used.
-    """
-    return MemoryTable(specs) if folder is None else DiskTable(folder, specs, about)
+def _joined(chunks: list[npt.NDArray[Any]], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """One array, which TensorFlow can take as it is."""
+    size = sum(chunk.size for chunk in chunks)
+    memory = np.empty(size * dtype.itemsize + ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT
+    joined = memory[begin : begin + size * dtype.itemsize].view(dtype)
+    return np.concatenate(chunks, out=joined) if chunks else joined
 
 
 @contextmanager

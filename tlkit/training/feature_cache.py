@@ -18,7 +18,7 @@ from tlkit.data import Examples
 from tlkit.data.batches import padded_lengths
 from tlkit.data.pipeline import InputsOf, hash_ids, pipeline_options, sample_reader
 from tlkit.errors import TrainingError
-from tlkit.features import Column, ColumnSpec, FeatureTable
+from tlkit.features import ALIGNMENT, Column, ColumnSpec, FeatureTable
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.preprocessing.views import Views
 from tlkit.progress import track
@@ -218,7 +218,9 @@ def column_specs(parts: Parts, storage: str) -> tuple[ColumnSpec, ...]:
 def as_tensor(values: npt.NDArray[Any]) -> tf.Tensor:
     """An array as a tensor over the same memory, which a mapped file keeps on the disk."""
     with tf.device("CPU:0"):
-        return tf.experimental.dlpack.from_dlpack(values.__dlpack__()) if values.size else tf.constant(values)
+        if not values.size or values.ctypes.data % ALIGNMENT:
+            return tf.constant(values)
+        return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
 
 
 def _probe(tensor: keras.KerasTensor) -> keras.KerasTensor:

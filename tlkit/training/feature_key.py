@@ -17,6 +17,7 @@ import tlkit
 from tlkit.backbones.graph import replay
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 
+KNOWN = ("keras", "keras_hub", "tlkit")
 PACKAGES = ("tensorflow", "keras", "keras-hub", "tensorflow-text")
 CODE = ("preprocessing", "backbones", "heads", "training", "features")
 
@@ -62,7 +63,8 @@ def _describe(lower: keras.Model) -> list[Any] | None:
 
 
 def _settings(operation: Any) -> str:
-    """Raises NotImplementedError where a layer does not give them."""
+    """Raises NotImplementedError where a layer does not give them: their code is somebody else's, and may
+    change while its settings stay."""
     if not isinstance(operation, keras.layers.Layer):
         plain = {
             key: value
@@ -70,13 +72,18 @@ def _settings(operation: Any) -> str:
             if isinstance(value, int | float | str | tuple)
         }
         return json.dumps({key: repr(plain[key]) for key in sorted(plain) if key not in ("name", "_name")})
+    for layer in operation._flatten_layers():
+        if type(layer).__module__.partition(".")[0] not in KNOWN or isinstance(layer, keras.layers.Lambda):
+            raise NotImplementedError(type(layer).__name__)
     config = keras.saving.serialize_keras_object(operation)["config"]
     return json.dumps(_without_names(config), sort_keys=True, default=repr)
 
 
 def _without_names(config: Any) -> Any:
-    """Names count the layers of the process, and say nothing about what they do."""
+    """Names count the layers of the process, and say nothing about what they do; but that of a type does."""
     if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return config
         return {key: _without_names(value) for key, value in config.items() if key != "name"}
     return [_without_names(value) for value in config] if isinstance(config, list | tuple) else config
 

@@ -1,4 +1,4 @@
-"""The features that a stage reads: where its model is divided, whether they are stored, and computing them."""
+"""The features that a stage reads: where its model is divided, whether and where they are stored."""
 
 from __future__ import annotations
 

@@ -54,11 +54,20 @@ def require_fit(config: RunConfig, entry: ZooEntry, *, is_run: bool) -> None:
         raise ConfigError(f"{', '.join(shape)}: {config.backbone!r} is an earlier run, which has its shape.")
 
 
-def require_trainable(groups: Sequence[LayerGroup], stages: Sequence[Stage], entry: ZooEntry) -> None:
-    """Raise the ConfigError for a plan that does not fit the backbone's layer groups.
+def require_trainable(
+    groups: Sequence[LayerGroup], stages: Sequence[Stage], entry: ZooEntry, head_params: int
+) -> None:
+    """Raise the ConfigError for a plan that does not fit the backbone's layer groups, or the head.
 
-    It gives a rate to a group that there is not, or trains a SavedModel that cannot be trained.
+    It gives a rate to a group that there is not, trains a SavedModel that cannot be trained, or trains
+    nothing but a head without weights.
     """
+    for stage in stages:
+        if not head_params and not stage.n_trained(len(groups)):
+            raise ConfigError(
+                f"Stage {stage.name!r} trains the head alone, and this head has nothing to train. "
+                "Give it layers (head.hidden_units), or train layer groups, too: --plan full"
+            )
     require_groups(stages, [group.name for group in groups])
     fixed = [
         number

@@ -109,7 +109,7 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     recipe = RECIPES[entry.kind]
     config = config.model_copy(update={"plan": config.plan or recipe.plan})
     stages = make_plan(config.plan, len(groups), config.training, recipe)
-    require_trainable(groups, stages, entry)
+    require_trainable(groups, stages, entry, model.count_params() - backbone.model.count_params())
     batch_size = choose_batch_size(
         config.training.global_batch_size,
         model,

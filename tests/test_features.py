@@ -1,0 +1,195 @@
+"""Tables of features: what was added is there again, whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tlkit.errors import StorageError
+from tlkit.features import (
+    ColumnSpec,
+    DiskTable,
+    MemoryTable,
+    clear,
+    features_folder,
+    make_room,
+    stored_tables,
+)
+
+SPECS = (ColumnSpec("features", "float32", (2,), "tokens"), ColumnSpec("mask", "int32", ()))
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+
+
+def name(number):
+    return bytes([number]) * 16
+
+
+def add(table, numbers, lengths):
+    flat = np.concatenate([np.full((n, 2), i, np.float32) for i, n in zip(numbers, lengths, strict=True)])
+    with table.filling():
+        table.add(
+            [name(i) for i in numbers],
+            [flat, np.array(numbers, np.int32)],
+            {"tokens": np.array(lengths, np.int32)},
+        )
+
+
+def folder(key="one"):
+    return features_folder() / key
+
+
+def disk(key="one", specs=SPECS):
+    return DiskTable(folder(key), specs, {})
+
+
+def content(table):
+    """What each row holds, by id."""
+    features, mask = table.columns()
+    found = {}
+    for number in range(10):
+        (row,) = table.rows([name(number)])
+        if row >= 0:
+            start, length = features.starts[row], features.lengths[row]
+            found[number] = (features.values[start : start + length].tolist(), int(mask.values[row]))
+    return found
+
+
+def expected(numbers, lengths):
+    return {i: ([[float(i)] * 2] * n, i) for i, n in zip(numbers, lengths, strict=True)}
+
+
+@pytest.mark.parametrize("make", [lambda: MemoryTable(SPECS), disk], ids=["memory", "disk"])
+def test_rows_are_found_by_their_ids_also_when_more_come(make):
+    table = make()
+    assert content(table) == {}
+    add(table, [1, 2], [3, 1])
+    assert content(table) == expected([1, 2], [3, 1])
+    add(table, [5], [2])
+    assert content(table) == expected([1, 2, 5], [3, 1, 2])
+    assert table.rows([name(9), name(5)]).tolist() == [-1, 2]
+
+
+def test_another_opening_finds_what_was_added():
+    table = disk()
+    add(table, [1, 2], [3, 1])
+    table.close()
+    assert content(disk()) == expected([1, 2], [3, 1])
+
+
+def test_two_openings_see_each_others_rows_when_they_add():
+    first, second = disk(), disk()
+    add(first, [1], [1])
+    add(second, [2], [2])
+    assert content(second) == expected([1, 2], [1, 2])
+    assert content(disk()) == expected([1, 2], [1, 2])
+
+
+def test_what_an_interrupted_filling_had_added_is_kept():
+    table = disk()
+    row = [np.ones((2, 2), np.float32), np.ones(1, np.int32)], {"tokens": np.array([2])}
+    with suppress(KeyboardInterrupt), table.filling():
+        table.add([name(1)], *row)
+        raise KeyboardInterrupt
+    assert content(disk()) == expected([1], [2])
+
+
+def test_bytes_beyond_the_index_are_overwritten():
+    table = disk()
+    add(table, [1], [1])
+    with next(folder().glob("0-*.bin")).open("ab") as file:
+        file.write(b"half a row")
+    again = disk()
+    add(again, [2], [1])
+    assert content(disk()) == expected([1, 2], [1, 1])
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "index", "about", "other columns", "missing"])
+def test_a_damaged_table_is_noticed_and_begun_anew(damage):
+    table = disk()
+    add(table, [1, 2], [3, 1])
+    table.close()
+    file = next(folder().glob("0-*.bin"))
+    specs = SPECS
+    if damage == "truncate":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif damage == "flip":
+        file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    elif damage == "index":
+        (folder() / "index.npz").write_bytes(b"no index")
+    elif damage == "about":
+        (folder() / "about.json").write_text('{"version": 0}', encoding="utf-8")
+    elif damage == "other columns":
+        specs = (ColumnSpec("features", "float16", (2,), "tokens"), SPECS[1])
+    else:
+        file.unlink()
+    again = disk(specs=specs)
+    assert len(again) == 0
+    if specs is SPECS:
+        add(again, [3], [1])
+        assert content(disk()) == expected([3], [1])
+
+
+def test_room_is_made_by_removing_what_was_not_used_for_longest(monkeypatch):
+    import os
+
+    for number, key in enumerate(("old", "new")):
+        table = disk(key)
+        add(table, [1], [100])
+        table.close()
+        os.utime(folder(key) / "about.json", (number, number))
+    size = stored_tables()[0].size
+    make_room(size, 2 * size + 100)
+    assert [table.key for table in stored_tables()] == ["new"]
+    with pytest.raises(StorageError, match=r"do not fit below the limit of 10 .*cache.limit"):
+        make_room(11, 10, keep=folder("new"))
+    assert [table.key for table in stored_tables()] == ["new"]
+
+
+def test_a_table_that_another_process_has_open_stays():
+    table = disk()
+    add(table, [1], [1])
+    table.close()
+    script = (
+        "import sys; from pathlib import Path; from tlkit.features import ColumnSpec, DiskTable\n"
+        f"t = DiskTable(Path({str(folder())!r}), {SPECS!r}, {{}})\n"
+        "print('open', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "open\n"
+        assert clear() == (0, 0)
+        assert stored_tables()[0].in_use
+    finally:
+        other.communicate()
+    assert clear()[0] == 1
+    assert stored_tables() == []
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "file" / "home"))
+    Path(tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    with pytest.raises(StorageError, match=r"The feature cache .* cannot be used: .*cache.mode"):
+        disk()
+    with pytest.raises(StorageError, match="cannot be used"):
+        make_room(1, 10**9)
+
+
+def test_more_than_the_disk_has_is_refused_before(monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    with pytest.raises(
+        StorageError, match="11 bytes of features need more room than the 10 bytes that are free"
+    ):
+        make_room(11, 10**9)
