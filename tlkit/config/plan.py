@@ -83,7 +83,7 @@ class MilestonesPlan(Options):
     """Epoch, counted from 0 over the whole run → how many layer groups train from then on, from the top.
     Before the first of them the head trains alone."""
     epochs: Epochs = 10
-    """Epochs of the whole run."""
+    """Epochs of the whole run. (`training.epochs` would give every stage its own number.)"""
 
     @pydantic.model_validator(mode="after")
     def _epochs_and_groups_grow(self) -> MilestonesPlan:

@@ -47,7 +47,8 @@ class TrainingConfig(Options):
     clip: ClipConfig | None = ClipConfig()
     ema: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] | None = None
     """Momentum of a running average of the trained weights, by step (0.99: over about 100 steps). Validation,
-    checkpoints and the end of a stage use the average; training itself goes on with the weights."""
+    checkpoints and the end of a stage use the average; training itself goes on with the weights. What
+    BatchNorm counts is not averaged."""
     schedule: Schedule | None = None
     """What the rate does over a stage. After the warm-up it falls to zero along a half `cosine` or
     `linear`ly, stays (`constant`), or is multiplied by 0.3 after two epochs without a better value

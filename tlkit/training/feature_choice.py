@@ -23,6 +23,7 @@ from tlkit.training.feature_key import key_of_boundary
 FLOAT32_UP_TO = 512 * 2**20
 WORTH_IT = 0.9  # of the seconds without the cache
 USABLE_MEMORY = 0.5
+READING_SPEED = 500 * 10**6  # bytes per second, of features that the operating system keeps in memory
 
 
 Mode = Literal["disk", "memory", "off"]
@@ -85,7 +86,12 @@ def off(reason: str) -> CacheChoice:
 
 
 def choose_cache(
-    spec: CacheConfig, wanted: Wanted, epochs: int, storage: str | None = None
+    spec: CacheConfig,
+    wanted: Wanted,
+    epochs: int,
+    *,
+    deterministic: bool = False,
+    storage: str | None = None,
 ) -> tuple[CacheChoice, Features | None]:
     """Decide for one stage. Nothing is computed but, where it decides, the frozen part of one batch.
 
@@ -93,6 +99,8 @@ def choose_cache(
         spec: What the config asks for.
         wanted: What could be stored.
         epochs: Of the stage, at most.
+        deterministic: Nothing may depend on how long something takes, or on what an earlier run left: `auto`
+            then decides by numbers of examples, and in memory.
         storage: In place of what the config says.
 
     Returns:
@@ -102,6 +110,9 @@ def choose_cache(
         StorageError: The config asks for the disk, and the disk cannot be used.
     """
     storage = storage or _storage(spec, wanted)
+    decides = spec.mode == "auto"
+    if decides and deterministic:
+        spec = spec.model_copy(update={"mode": "memory"})
     features, key, note = _open(spec, wanted, storage)
     if features is None:
         return off(note), None
@@ -112,14 +123,15 @@ def choose_cache(
     if not missing:
         return choice, features
     seconds = features.measure(wanted.splits["train"], plain_view())
-    fill = seconds * missing
-    without = seconds * epochs * sum(len(examples) for examples in wanted.splits.values())
-    choice = replace(choice, fill_seconds=fill, saved_seconds=without - fill)
+    count = sum(len(examples) for examples in wanted.splits.values())
+    fill, without = seconds * missing, seconds * epochs * count
+    reading = epochs * total / n_views / READING_SPEED
+    choice = replace(choice, fill_seconds=fill, saved_seconds=without - fill - reading)
     said = (
-        f"{_size(total)} as {storage}, computed once in about {fill:.0f} s, "
+        f"{_size(total)} as {storage}, computed once in about {fill:.0f} s and read in {reading:.0f} s, "
         f"where {epochs} epoch{'s' * (epochs != 1)} without would take {without:.0f} s"
     )
-    if spec.mode == "auto" and fill > WORTH_IT * without:
+    if decides and (missing / (epochs * count) if deterministic else (fill + reading) / without) > WORTH_IT:
         _forget(features)
         return replace(choice, mode="off", reason=f"it would not pay: {said}"), None
     return replace(choice, reason=f"{said}{note}"), features

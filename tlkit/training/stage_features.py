@@ -59,7 +59,7 @@ def choose_stage_cache(
         hashes=dict(zip(table["id"], table["hash"], strict=True)),
         backbone=run.backbone,
     )
-    return choose_cache(run.cache, wanted, stage.epochs, storage)
+    return choose_cache(run.cache, wanted, stage.epochs, deterministic=run.deterministic, storage=storage)
 
 
 def fill_features(run: Trainable, features: Features) -> None:

@@ -46,6 +46,7 @@ class Trainable:
     cache: CacheConfig = field(default_factory=lambda: CacheConfig(mode="off"))
     augmentations: Sequence[Augmentation] | None = None
     backbone: str = ""
+    deterministic: bool = False
 
     @property
     def monitor(self) -> str:

@@ -129,6 +129,7 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
         batch_norm=config.batch_norm,
         seed=config.seed,
         cache=config.cache,
+        deterministic=config.deterministic,
         backbone=entry.name,
         augmentations=_augmentations(config, entry, objects),
         example_weights=example_weights(config.head.class_weight, config.objective, train.targets, classes),
