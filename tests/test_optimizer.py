@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -287,7 +288,7 @@ class Watch(keras.callbacks.Callback):
         self.weights.append([each.numpy() for each in self.model.optimizer.trained])
 
     def on_epoch_end(self, epoch, logs=None):
-        self.validation.append(logs["val_loss"])
+        self.validation.append(logs.get("val_loss"))
 
 
 def test_a_run_hands_the_state_from_stage_to_stage(tmp_path):
@@ -344,6 +345,17 @@ def test_training_goes_on_with_the_weights_and_all_else_sees_their_average(tmp_p
 
     best = average_of(averaged.weights[: 5 * (int(history["val_accuracy"].argmax()) + 1)], 0.8)
     for ours, expected in zip(load_checkpoint(run, tmp_path / "averaged", stage), best, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_checkpoint_holds_the_average_without_a_validation_split_too(tmp_path):
+    run = make_run(ema=0.8)
+    train = {"train": run.dataset.splits["train"]}
+    run = replace(run, dataset=replace(run.dataset, splits=train))
+    stage, watch = Stage("top", 1, 2, 0.02), Watch()
+    history = train_stages(run, [stage], tmp_path, [watch]).history
+    best = average_of(watch.weights[: 5 * (int(history["accuracy"].argmax()) + 1)], 0.8)
+    for ours, expected in zip(load_checkpoint(run, tmp_path, stage), best, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
 
 
