@@ -18,7 +18,10 @@ from conftest import make_pictures
 from small_models import own_body, own_model
 
 SIZE = 32
-CLASSIC = ["resnet50", "mobilenet_v2", "densenet121", "inception_v3", "convnext_tiny", "xception", "vgg16"]
+# Those whose blocks join in unlike ways; the others are slow.
+CLASSIC = ["densenet121", "inception_v3", "mobilenet_v2"]
+MORE_CLASSIC = ["convnext_tiny", "resnet50", "vgg16", "xception"]
+KNOWN, MORE_KNOWN = ["mobilenet_v2", "vgg16"], ["densenet121", "efficientnet_b0", "resnet50"]
 
 
 def pictures(n=2, size=SIZE):
@@ -57,7 +60,11 @@ def test_a_deep_model_gets_few_groups_of_like_depth():
     assert max(sizes) - min(sizes) <= 4
 
 
-@pytest.mark.parametrize("name", CLASSIC)
+def those_and_more(those, more):
+    return [*those, *(pytest.param(name, marks=pytest.mark.slow) for name in more)]
+
+
+@pytest.mark.parametrize("name", those_and_more(CLASSIC, MORE_CLASSIC))
 def test_groups_are_proposed_for_any_architecture(name):
     backbone = load(name, weights=False, image_size=zoo.get(name).input.min_image_size)
     groups = propose_groups(backbone.model)
@@ -79,7 +86,7 @@ def test_a_layer_that_is_called_twice_is_in_one_group():
     assert len(group_layers(backbone)) == 3
 
 
-@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "densenet121", "vgg16", "efficientnet_b0"])
+@pytest.mark.parametrize("name", those_and_more(KNOWN, MORE_KNOWN))
 def test_a_model_of_keras_applications_is_recognised(name):
     given = load(name, weights=False, image_size=SIZE).model
     entry = load(given).entry
@@ -278,7 +285,7 @@ def test_a_model_is_fine_tuned_and_its_run_needs_it_no_more(photos, tmp_path):
     model = own_model()
     before = model.get_weights()
     scaling = {"scaling": "symmetric"}
-    run = tlkit.finetune(photos, model, preprocessing=scaling, out=tmp_path / "run", **SETTINGS)
+    run = tlkit.finetune(photos, model, preprocessing=scaling, out=tmp_path / "run", export=False, **SETTINGS)
     for ours, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert run.entry.input.scaling == SCALINGS["symmetric"]
@@ -297,7 +304,7 @@ def test_a_model_is_fine_tuned_and_its_run_needs_it_no_more(photos, tmp_path):
 
 def test_a_file_is_fine_tuned_and_its_run_needs_it_no_more(photos, tmp_path, capsys):
     own_model().save(tmp_path / "mine.keras")
-    run = tlkit.finetune(photos, tmp_path / "mine.keras", out=tmp_path / "run", **SETTINGS)
+    run = tlkit.finetune(photos, tmp_path / "mine.keras", out=tmp_path / "run", export=False, **SETTINGS)
     assert "mine: scaling: assumed to be none (0–255)" in capsys.readouterr().err
     (tmp_path / "mine.keras").unlink()
     again = tlkit.load(run.path)

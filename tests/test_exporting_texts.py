@@ -282,6 +282,7 @@ def test_nltk_steps_need_a_flag_and_are_written_down(tmp_path: Path) -> None:
     assert all(f"{number}. {step}" in readme for number, step in enumerate(cleaner.describe(), 1))
 
 
+@pytest.mark.slow  # as with pictures, in test_exporting.py
 def test_a_graph_that_was_exported_wrongly_is_found(tmp_path: Path) -> None:
     traced: list[Any] = []
 
@@ -310,6 +311,7 @@ def test_odd_texts_come_once_and_examples_first() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow  # the README's commands export such a run, too
 def test_minilm_answers_from_its_export_as_in_the_run(tmp_path: Path) -> None:
     backbone = backbones.load(ENTRY, weights="pretrained")
     tokenizer = make_tokenizer(ENTRY.input.tokenizer, backbones.source_folder(ENTRY))

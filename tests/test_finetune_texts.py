@@ -194,7 +194,7 @@ def test_a_run_on_texts_leaves_its_vocabulary_and_its_length_behind(runs: dict[s
     ("table", "task", "metric"),
     [
         ("multilabel", "multilabel", "f1_micro"),
-        ("regress", "regress", "r2"),
+        pytest.param("regress", "regress", "r2", marks=pytest.mark.slow),
         ("pair_numbers", "pair", "r2"),
         ("tokens_table", "tokens", "entity_f1"),
         ("embed_pairs", "embed", "loss"),
@@ -225,7 +225,7 @@ def test_more_passes_over_clear_texts_are_learned(tables: dict[str, Path], tmp_p
     ("plan", "groups"),
     [
         ("top", 2),
-        ("gradual", None),
+        pytest.param("gradual", None, marks=pytest.mark.slow),
     ],
 )
 def test_what_a_plan_keeps_frozen_stays_as_it_was(
@@ -332,7 +332,14 @@ def test_a_comparison_that_has_no_room_for_its_second_run_does_not_begin(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("backbone", ["text_mlp", "text_cnn", "text_bilstm"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "text_cnn",
+        pytest.param("text_mlp", marks=pytest.mark.slow),
+        pytest.param("text_bilstm", marks=pytest.mark.slow),
+    ],
+)
 def test_a_backbone_from_scratch_learns_its_vocabulary_and_is_shaped_by_the_config(
     tables: dict[str, Path], tmp_path: Path, backbone: str
 ) -> None:
@@ -446,7 +453,7 @@ def test_a_dry_run_shows_groups_and_stages_and_writes_nothing(
     assert plan["stages"][0]["seconds_estimate"] > 0
     assert not out.exists()
     options = {"data.source": str(tables["tokens"]), "task": "tokens", "backbone": BERT, "training.epochs": 1}
-    dry = plan_finetune(load_config({"data": SHARES, "plan": "gradual"}, options=options).config)
+    dry = plan_finetune(load_config({"data": SHARES, "plan": "head_then_all"}, options=options).config)
     assert len(dry.stages) > 1
     assert dry.config.preprocessing.sequence_length is not None
 
@@ -472,6 +479,7 @@ for table, task, one in zip(tables, ("classify", "tokens"), ("the cat", "the cat
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_train_on_texts_and_on_words(tables: dict[str, Path], tmp_path: Path) -> None:
     arguments = [str(tmp_path), BERT, str(tables["classify"]), str(tables["tokens"])]
     done = subprocess.run(

@@ -67,6 +67,7 @@ def test_the_notebook_on_images_runs(
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_the_notebook_on_texts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = zoo.fetch_sample(zoo.get_sample("bbc_news"))
     for path in sorted(folder.glob("*/00*.txt")) + sorted(folder.glob("*/01*.txt")):

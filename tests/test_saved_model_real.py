@@ -97,7 +97,7 @@ def efficientnet() -> keras.Model:
     return load("efficientnet_lite0", image_size=SIZE).model
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["reusable", pytest.param("signature", marks=pytest.mark.slow)])
 def test_efficientnet_lite0_is_the_same_as_a_saved_model(kind, efficientnet, tmp_path):
     path = KINDS[kind](efficientnet, tmp_path / kind)
     backbone = load_saved_model(describe_saved_model(HubSource(kind="hub", handle=str(path)), "lite0"))

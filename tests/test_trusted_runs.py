@@ -1,4 +1,4 @@
-"""A run on a SavedModel that does more than compute, on a machine where nobody has said yet that it is trusted."""
+"""A run on a SavedModel that does more than compute, where nobody has said yet that it is trusted."""
 
 from __future__ import annotations
 
@@ -66,7 +66,12 @@ CALLS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
+LONGER = ("rank_backbones",)  # it has a process of its own
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONGER else []) for name in CALLS]
+)
 def test_it_is_refused_until_somebody_says_that_it_is_trusted(name, run_folder, photos, reader, tmp_path):
     given = run_folder, photos, tmp_path / "out", reader
     with pytest.raises(FetchError, match=REFUSED):
@@ -75,7 +80,9 @@ def test_it_is_refused_until_somebody_says_that_it_is_trusted(name, run_folder, 
     assert CALLS[name](*given, trust=True)
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "export", "finetune"])
+@pytest.mark.parametrize(
+    "command", ["predict", "evaluate", pytest.param("export", marks=pytest.mark.slow), "finetune"]
+)
 def test_so_it_is_in_the_shell(command, run_folder, photos, tmp_path, capsys):
     arguments = {
         "predict": [run_folder, photos],
