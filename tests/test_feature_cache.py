@@ -111,7 +111,7 @@ def test_a_second_run_and_the_evaluation_find_what_the_first_computed(tmp_path):
     _, second = train(cached_run(learning_rate=0.5), tmp_path / "b", replace(HEAD, learning_rate=0.5))
     assert first.records[0].cache["missing"] == 52
     assert second.records[0].cache["missing"] == 0
-    assert second.records[0].cache["key"] == first.records[0].cache["key"]
+    assert second.records[0].cache["key"] == first.records[0].cache["key"] == stored_tables()[0].key
     assert {table.key: table.size for table in stored_tables()} == before
     assert second.features.count_missing(cached_run().dataset.splits["validation"], plain_view()) == 0
 

@@ -148,10 +148,11 @@ def _open(spec: CacheConfig, wanted: Wanted, storage: str) -> tuple[Features | N
     """The features on the disk or in memory, their key, and what is to be said about the place."""
     note = ""
     if spec.mode != "memory":
-        key = key_of_boundary(wanted.parts.lower, wanted.preprocessing)
-        if key is None:
+        boundary = key_of_boundary(wanted.parts.lower, wanted.preprocessing)
+        if boundary is None:
             note = "; in memory, because a layer does not say what it does"
         else:
+            key = hashlib.sha256(f"{boundary} {storage}".encode()).hexdigest()[:32]
             try:
                 return _open_disk(spec, wanted, storage, key), key, ""
             except StorageError as error:
@@ -167,7 +168,7 @@ def _open(spec: CacheConfig, wanted: Wanted, storage: str) -> tuple[Features | N
 
 def _open_disk(spec: CacheConfig, wanted: Wanted, storage: str, key: str) -> Features:
     specs = column_specs(wanted.parts, storage)
-    folder = features_folder() / hashlib.sha256(f"{key} {storage}".encode()).hexdigest()[:32]
+    folder = features_folder() / key
     about = {"storage": storage, "backbone": wanted.backbone, "boundary": _boundary(wanted.parts)}
     make_room(0, spec.limit, folder)
     features = wanted.features(DiskTable(folder, specs, about), storage)
