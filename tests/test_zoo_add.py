@@ -122,6 +122,8 @@ def test_mistakes_are_found_before_anything_is_loaded(monkeypatch, tmp_path):
     for name in ("", "a b", "../x", "-x", "hub", "a:b"):
         with pytest.raises(ConfigError, match="cannot be a zoo name"):
             add_to_zoo(name, "nowhere")
+    with pytest.raises(ConfigError, match="it begins references such as url:https://…#sha256=…"):
+        add_to_zoo("url", "nowhere")
     with pytest.raises(ConfigError, match="scaling: unknown scaling 'x'"):
         add_to_zoo("a", "nowhere", scaling="x")
     Path("model_zoo.yaml").write_text("entries: {x: {params: many}}")

@@ -97,10 +97,12 @@ def test_a_name_of_the_zoo_comes_before_a_path(tmp_path, monkeypatch):
         ("whel:a==1/b", ConfigError, "Unknown kind of reference 'whel'.*Did you mean 'wheel'"),
         ("wheel:a==1/b", ConfigError, "not pinned: add #sha256=…"),
         ("wheel:a/b", ConfigError, "expected package==version/member"),
-        (f"wheel:a==1/b#sha256={HASH[1:]}", ConfigError, "sha256: String should match"),
+        (f"wheel:a==1/b#sha256={HASH[1:]}", ConfigError, "sha256: expected 64 digits.*received"),
         (f"wheel:a==1/b#md5={HASH}", ConfigError, "'md5=a*'. Allowed: sha256"),
         ("url:https://example.org/m", ConfigError, "not pinned"),
         ("url:http://example.org/m#sha256=" + HASH, ConfigError, "not https"),
+        ("http://example.org/m", ConfigError, "only https://… is downloaded"),
+        ("hub:http://example.org/m", ConfigError, "only https://… is downloaded"),
         ("https://example.org/m", ConfigError, "hub:https://example.org/m or url:https://example.org/m"),
         ("kaggle:a/b", ConfigError, "expected owner/model/framework/variation"),
         ("kaggle:a/b/pyTorch/c/1", ConfigError, "frameworks keras and tensorFlow2"),
@@ -118,6 +120,14 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, reference, error, message)
     with pytest.raises(error, match=message) as caught:
         parse_reference(reference)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_with_several_saved_models_asks_for_one(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").touch()
+    with pytest.raises(FetchError, match="holds 2 SavedModels: name the folder of one"):
+        parse_reference(str(tmp_path))
 
 
 def test_a_path_that_is_no_backbone_says_what_was_looked_for(tmp_path):

@@ -74,7 +74,7 @@ def describe_saved_model(source: Source, name: str, *, trust: bool = False) -> Z
         input=TensorInput(shapes={"unknown": (None,)}, dtypes={"unknown": "float32"}),
         layer_groups={LAYER: LAYER},
         params=1,
-        license="unknown",
+        license="not stated",
     )
     folder = fetch_saved_model(entry)
     opened = open_saved_model(folder, _pin(entry, folder), trust=trust)

@@ -56,7 +56,7 @@ def _unpacked(archive: Path, progress: Progress | None) -> Path:
     def make(scratch: Path) -> Path:
         with announced(progress, f"Unpacking {archive.name}"):
             unpack(archive, scratch / "unpacked", max_bytes=limit_for(archive), max_files=MAX_FILES)
-        return find_saved_model(scratch / "unpacked")
+        return find_saved_model(scratch / "unpacked", named=str(archive))
 
     return keep(hub_place(str(archive)), None, make)
 

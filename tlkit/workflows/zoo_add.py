@@ -112,7 +112,9 @@ def group_parameters(backbone: Backbone) -> dict[str, int]:
 
 def _file_for(name: str, overwrite: bool) -> Path:
     """The user's zoo file. Raises ConfigError where the entry may not go there, before anything is loaded."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name) or name in FORMS:
+    if name in FORMS:
+        raise ConfigError(f"{name!r} cannot be a zoo name: it begins references such as {FORMS[name]}")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
         raise ConfigError(
             f"{name!r} cannot be a zoo name: letters, digits and _ - . +, beginning with a letter or a digit"
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from tlkit.errors import StorageError
+from tlkit.errors import FetchError, StorageError
 from tlkit.zoo.hashing import hash_of
 
 Progress = Callable[[str], None]
@@ -35,6 +35,15 @@ def hub_folder(handle: str) -> Path:
 def offline() -> bool:
     """Whether `TLKIT_OFFLINE` forbids every download."""
     return os.environ.get("TLKIT_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
+
+
+def forbidden(what: str, target: Path) -> FetchError:
+    """The error for `what`, whose intact `target` is not there while `TLKIT_OFFLINE` forbids to fetch it."""
+    there = "is damaged" if target.exists() else "is not"
+    return FetchError(
+        f"{what} {there} in the cache folder {home()} and TLKIT_OFFLINE forbids downloads: unset it, or "
+        "fetch on a connected machine and copy that folder"
+    )
 
 
 def keep(target: Path, sha256: str | None, make: Callable[[Path], Path]) -> Path:

@@ -42,6 +42,8 @@ def parse_reference(text: str) -> ZooEntry | Source:
     prefix, colon, rest = text.partition(":")
     if colon and prefix in _PARSERS:
         return _PARSERS[prefix](rest)
+    if text.startswith("http://"):
+        raise ConfigError(f"{text!r} is not https: only https://… is downloaded")
     if text.startswith("https://"):
         raise ConfigError(f"What {text!r} is has to be said: hub:{text} or url:{text}#sha256=…")
     found = next((entry for entry in entries() if entry.name == text), None)
@@ -90,7 +92,8 @@ def source_of_path(path: Path) -> FileSource | HubSource | KerasHubSource:
         raise FetchError(
             f"{path} is no backbone: a file is a .keras or .h5 model, or a SavedModel as .tar.gz"
         )
-    if (path / "saved_model.pb").is_file() or len(list(path.glob("*/saved_model.pb"))) == 1:
+    inside = list(path.glob("*/saved_model.pb"))
+    if (path / "saved_model.pb").is_file() or len(inside) == 1:
         return HubSource(kind="hub", handle=str(path))
     if (path / CONFIG).is_file():
         # KerasHub reads those of its own form, and the Hugging Face folders that tlkit does not.
@@ -101,6 +104,8 @@ def source_of_path(path: Path) -> FileSource | HubSource | KerasHubSource:
         raise FetchError(
             f"{path} is an earlier run: open it with tlkit.load, or fine-tune it with --backbone"
         )
+    if inside:
+        raise FetchError(f"{path} holds {len(inside)} SavedModels: name the folder of one")
     raise FetchError(
         f"{path} is no backbone: neither a saved_model.pb (a SavedModel) nor a {CONFIG} (Hugging Face or "
         "KerasHub) is in it"
@@ -129,6 +134,8 @@ def _hub(rest: str) -> HubSource | FileSource | KerasHubSource:
     path = Path(address).expanduser()
     if not path.exists() and re.search(r"[\s\x00-\x1f]", address):
         raise _malformed("hub", rest, "a handle without spaces, or a path that is there")
+    if address.startswith("http://"):
+        raise ConfigError(f"hub:{rest} is not https: only https://… is downloaded")
     handle = str(path.absolute()) if path.exists() else address
     if not path.exists() and not address.startswith(("https://", "gs://")):
         if address.startswith(("/", ".", "~")):
@@ -212,4 +219,5 @@ def _validated(kind: type[S], fields: dict[str, Any], text: str) -> S:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{text}: {where}: {first['msg']}, received {first['input']!r}") from error
+        wanted = "expected 64 digits of 0-9 and a-f" if where.endswith("sha256") else first["msg"]
+        raise ConfigError(f"{text}: {where}: {wanted}, received {first['input']!r}") from error

@@ -30,17 +30,20 @@ def hub_place(handle: str) -> Path:
     return local if local.is_dir() else hub_folder(handle)
 
 
-def find_saved_model(folder: Path) -> Path:
-    """The SavedModel in a folder: itself, or the one folder in it. Raises FetchError where there is none."""
+def find_saved_model(folder: Path, named: str | None = None) -> Path:
+    """The SavedModel in a folder: itself, or the one folder in it.
+
+    Raises FetchError where there is none; it calls the folder `named`, as the folder of what was unpacked is
+    gone by then.
+    """
     inside = [path.parent for path in sorted(folder.glob(f"*/{GRAPH_FILE}"))]
     if (folder / GRAPH_FILE).is_file():
         return folder
     if len(inside) == 1:
         return inside[0]
-    raise FetchError(
-        f"{folder} holds {'several SavedModels' if inside else f'no SavedModel (no {GRAPH_FILE})'}: "
-        "name the folder of one"
-    )
+    missing = f"no SavedModel (no {GRAPH_FILE} in it, nor in a folder in it)"
+    ask = "put one into an archive of its own" if named else "name the folder of one"
+    raise FetchError(f"{named or folder} holds {'several SavedModels' if inside else missing}: {ask}")
 
 
 def remember_trust(sha256: str) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from tlkit.errors import FetchError
 from tlkit.zoo.archive import MAX_FILES, limit_for, unpack
-from tlkit.zoo.cache import Progress, announced, home, keep, offline
+from tlkit.zoo.cache import Progress, announced, forbidden, home, keep, offline
 from tlkit.zoo.download import download, shown
 from tlkit.zoo.hashing import hash_of
 from tlkit.zoo.source import UrlSource
@@ -47,10 +47,7 @@ def _make(source: UrlSource, scratch: Path, progress: Progress | None) -> Path:
     """What is to be kept, in `scratch`."""
     where = shown(source.url)
     if offline():
-        raise FetchError(
-            f"{where} is not in the cache folder {home()} and TLKIT_OFFLINE forbids downloads: "
-            "unset it, or fetch on a connected machine and copy that folder"
-        )
+        raise forbidden(where, url_path(source))
     file = scratch / "download"
     _download(source, file, where, progress)
     if source.member is None:

