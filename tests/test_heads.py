@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tlkit.config import HeadConfig
 from tlkit.errors import ConfigError
-from tlkit.heads import example_weights, make_head, to_scores
+from tlkit.heads import class_weights, example_weights, make_head, to_scores
 from tlkit.model import build_model
 
 from small_models import small_backbone
@@ -174,3 +175,93 @@ def test_one_metric_needs_no_list():
     first, second = head.metrics(), head.metrics()
     assert [metric.name for metric in first] == ["share"]
     assert first[0] is not second[0]
+
+
+LABELS = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]], "float32")
+CERTAIN = np.array([[30.0, -30.0, 2.0], [-30.0, 1.0, 30.0], [0.5, -0.5, 0.0], [3.0, -3.0, 0.1]], "float32")
+
+
+def focal_by_hand(labels, logits, gamma, alpha=None, weights=(1.0, 1.0, 1.0)):
+    logits = logits.astype("float64")
+    log_p, log_rest = -np.logaddexp(0, -logits), -np.logaddexp(0, logits)
+    p, rest = np.exp(log_p), np.exp(log_rest)
+    there, absent = (1, 1) if alpha is None else (alpha, 1 - alpha)
+    present = np.array(weights) * there * labels * rest**gamma * log_p
+    return -(present + absent * (1 - labels) * p**gamma * log_rest).mean(axis=-1).mean()
+
+
+def test_focal_losses_are_kerass_where_those_are_exact():
+    logits = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    _, multilabel = build("multilabel", loss="focal", focal_alpha=0.25, focal_gamma=1.5)
+    expected = keras.losses.BinaryFocalCrossentropy(
+        apply_class_balancing=True, alpha=0.25, gamma=1.5, from_logits=True
+    )(LABELS, logits)
+    np.testing.assert_allclose(multilabel.loss(LABELS, logits), expected, rtol=1e-5)
+    _, classify = build(loss="focal", focal_gamma=1.5, label_smoothing=0.1)
+    targets = np.array([0, 2, 1, 1])
+    expected = keras.losses.CategoricalFocalCrossentropy(
+        alpha=1.0, gamma=1.5, from_logits=True, label_smoothing=0.1
+    )(np.eye(3)[targets], logits)
+    np.testing.assert_allclose(classify.loss(targets, logits), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_an_example_that_is_certainly_wrong_keeps_its_gradient_under_the_focal_loss(gamma):
+    _, multilabel = build("multilabel", loss="focal", focal_gamma=gamma)
+    np.testing.assert_allclose(
+        multilabel.loss(LABELS, CERTAIN), focal_by_hand(LABELS, CERTAIN, gamma), rtol=1e-5
+    )
+    _, classify = build(loss="focal", focal_gamma=gamma)
+    for loss, targets in ((multilabel.loss, np.array([[0.0, 1.0, 0.0]])), (classify.loss, np.array([1]))):
+        logits = tf.constant([[40.0, -40.0, 0.0]])
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(targets, logits)
+        gradient = tape.gradient(value, logits).numpy()
+        assert np.isfinite(gradient).all()
+        assert gradient[0, 1] < -0.1  # towards the label that is there
+
+
+def test_the_weight_of_a_label_counts_where_it_is_there():
+    weights = {"a": 3.0, "b": 0.5, "c": 1.0}
+    logits = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    for loss, gamma in (("auto", 0.0), ("focal", 2.0)):
+        options = HeadConfig(class_weight=weights, loss=loss)
+        head = make_head(options, "multilabel", n_outputs=3, classes=("a", "b", "c"))
+        expected = focal_by_hand(LABELS, logits, gamma, weights=list(weights.values()))
+        np.testing.assert_allclose(head.loss(LABELS, logits), expected, rtol=1e-5)
+
+
+def test_balanced_labels_weigh_as_much_where_they_are_there_as_where_they_are_not():
+    weights = class_weights("balanced", "multilabel", LABELS, ("a", "b", "c"))
+    np.testing.assert_allclose(weights, [1 / 3, 3 / 1, 4 / 1], rtol=1e-6)
+    options = HeadConfig(class_weight="balanced")
+    head = make_head(options, "multilabel", n_outputs=3, classes=("a", "b", "c"), targets=LABELS)
+    logits = np.zeros((4, 3), "float32")
+    expected = focal_by_hand(LABELS, logits, 0.0, weights=weights)
+    np.testing.assert_allclose(head.loss(LABELS, logits), expected, rtol=1e-5)
+
+
+def test_weights_of_classes_and_of_examples_multiply():
+    options = HeadConfig(class_weight={"a": 3.0, "b": 0.5, "c": 1.0})
+    head = make_head(options, "multilabel", n_outputs=3, classes=("a", "b", "c"))
+    logits = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    each = [float(head.loss(LABELS[row : row + 1], logits[row : row + 1])) for row in range(4)]
+    of_examples = np.array([2.0, 0.0, 1.0, 0.5], "float32")
+    np.testing.assert_allclose(head.loss(LABELS, logits, of_examples), np.mean(each * of_examples), rtol=1e-5)
+
+
+def test_weights_of_labels_beside_a_loss_of_ones_own_are_refused():
+    with pytest.raises(ConfigError, match="a part of the loss of task 'multilabel'"):
+        make_head(
+            HeadConfig(class_weight="balanced"),
+            "multilabel",
+            n_outputs=3,
+            loss=keras.losses.MeanSquaredError(),
+        )
+
+
+def test_alpha_is_for_the_focal_loss_of_labels():
+    for task, loss in (("classify", "focal"), ("multilabel", "auto"), ("regress", "auto")):
+        with pytest.raises(ConfigError, match="for task 'multilabel' with loss: focal"):
+            build(task, loss=loss, focal_alpha=0.25)

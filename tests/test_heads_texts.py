@@ -190,7 +190,7 @@ def test_the_number_of_outputs_must_be_there():
         make_head(objective="tokens", n_outputs=1)
 
 
-def test_weights_of_classes_are_for_labels_of_examples_alone():
-    with pytest.raises(ConfigError, match="for 'pair' where it learns labels; this one is 'tokens'"):
-        example_weights("balanced", "tokens", np.array([0, 1]), ("B-x", "O"))
+def test_weights_of_classes_are_for_tasks_with_classes():
+    with pytest.raises(ConfigError, match="pair where it learns labels.*; this one is 'embed'"):
+        example_weights("balanced", "embed", np.array([0.1, 0.9]), None)
     assert example_weights("none", "tokens", np.array([0, 1]), ("B-x", "O")) is None

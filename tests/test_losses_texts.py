@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tlkit.config import HeadConfig
 from tlkit.errors import ConfigError
-from tlkit.heads import make_head
+from tlkit.heads import class_weights, make_head
 
 RNG = np.random.default_rng(0)
 TAGS = np.array([[0, 2, 1, 1], [2, -1, -1, -1], [1, 0, -1, -1]], "int32")
@@ -239,3 +239,15 @@ def test_partners_are_found_among_those_of_the_batch():
     second = first[[0, 2, 1]]
     metric.update_state(np.zeros(6), np.stack([first, second], axis=1).reshape(6, 3))
     assert float(metric.result()) == pytest.approx(1 / 3)
+
+
+def test_tags_have_weights():
+    real = TAGS >= 0
+    weights = np.array([2.0, 0.5, 3.0])
+    each = -log_softmax(LOGITS)[real][np.arange(7), TAGS[real]]
+    expected = (each * weights[TAGS[real]]).mean()
+    loss = tagger(class_weight=dict(zip(NAMES, weights.tolist(), strict=True))).loss
+    assert float(loss(TAGS, LOGITS)) == pytest.approx(expected, rel=1e-5)
+    counts = np.bincount(TAGS[real], minlength=3)
+    balanced = class_weights("balanced", "tokens", [row[row >= 0] for row in TAGS], NAMES)
+    np.testing.assert_allclose(balanced, 7 / (3 * np.maximum(counts, 1)), rtol=1e-6)

@@ -45,11 +45,16 @@ class HeadConfig(Options):
     all others of the batch); `auto` is `cosent`, or `ranking` where there are no scores."""
     focal_gamma: NonNegative = 2.0
     """Focusing parameter of the focal loss (Lin et al., arXiv:1708.02002)."""
+    focal_alpha: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] | None = None
+    """Multilabel focal loss: the weight of labels that are there; those that are not have 1 − it. The paper
+    has 0.25. None: 1 for both."""
     huber_delta: Annotated[float, pydantic.Field(gt=0.0)] = 1.0
     """Where the Huber loss turns from squared to absolute, in standard deviations of the target."""
     label_smoothing: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.0
     """Share of each label that is spread over all classes (Szegedy et al., arXiv:1512.00567)."""
     class_weight: Literal["none", "balanced"] | dict[str, NonNegative] = "none"
-    """`balanced` weighs each class by n / (classes × count); a table names every class."""
+    """`balanced` weighs each class by n / (classes × count), of examples or of words with that tag; a table
+    names every class. Of `multilabel` it is the weight of a label where it is there, and `balanced` is how
+    many examples do not have it for each that has. Weights of examples (`data.columns.weight`) multiply."""
     standardize: bool = True
     """Regression: train on targets with zero mean and unit variance; predictions are in the target's unit."""

@@ -16,6 +16,7 @@ from tlkit.heads.losses import make_loss
 from tlkit.heads.metrics import find_monitor, make_metrics
 from tlkit.heads.own import attach_own, copy_metrics
 from tlkit.heads.pair_losses import make_pair_loss
+from tlkit.heads.weights import class_weights
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,10 @@ def make_head(
         n_outputs: Classes, labels, target values or tags. `embed` needs none.
         targets: Training targets. Of a regression, (N,) or (N, targets): their mean and deviation set its
             scale. Of `embed`, the scores: their range is the scale of the loss `cosine`, and where all are
-            missing (NaN or None) `auto` is `ranking`. The others look at none.
-        classes: Names of the tags; with an `O` among them, `word_f1` tells which epoch is best.
+            missing (NaN or None) `auto` is `ranking`. Of `multilabel` and `tokens`: `class_weight: balanced`
+            counts them. `classify` looks at none: weights of its classes are `example_weights`.
+        classes: Names of the classes, labels or tags. With an `O` among tags, `word_f1` tells which epoch is
+            best.
         layer: A Keras layer or function (feature map → outputs; of texts: sequence, or for tags the vectors
             of words, and a keyword `mask` if it takes one) in place of the layers of `options`. A layer is
             copied.
@@ -81,6 +84,11 @@ def make_head(
             made again from its config.
     """
     options = options or HeadConfig()
+    if loss is not None and options.class_weight != "none" and objective in ("multilabel", "tokens"):
+        raise ConfigError(
+            f"head.class_weight is a part of the loss of task {objective!r}, and this run has a loss of its "
+            "own. Use class_weight: none, and weigh there."
+        )
     if metrics is not None:
         copy_metrics(metrics)  # now, not when training begins
     if objective != "embed":
@@ -96,7 +104,9 @@ def make_head(
         attach=attach_own(layer, objective)
         if layer is not None
         else _layers(options, objective, n_outputs or 0, mean, deviation),
-        loss=loss if loss is not None else _loss(options, objective, n_outputs or 0, deviation, targets),
+        loss=loss
+        if loss is not None
+        else _loss(options, objective, n_outputs or 0, deviation, targets, classes),
         metrics=lambda: (
             make_metrics(objective, classes, scored) if metrics is None else copy_metrics(metrics)
         ),
@@ -134,10 +144,21 @@ def _layers(
     return attach_examples(options, n_outputs, mean, deviation)
 
 
-def _loss(options: HeadConfig, objective: Objective, n_outputs: int, deviation: Any, targets: Any) -> Any:
+def _loss(
+    options: HeadConfig,
+    objective: Objective,
+    n_outputs: int,
+    deviation: Any,
+    targets: Any,
+    classes: Sequence[str] | None,
+) -> Any:
     if objective == "embed":
         return make_pair_loss(options, targets)
-    return make_loss(options, objective, n_outputs, deviation)
+    weights = None
+    known = targets is not None or options.class_weight != "balanced"
+    if objective in ("multilabel", "tokens") and known:
+        weights = class_weights(options.class_weight, objective, targets, classes)
+    return make_loss(options, objective, n_outputs, deviation, None if weights is None else weights.tolist())
 
 
 def _all_missing(scores: Any) -> bool:
