@@ -8,7 +8,7 @@ from tlkit.config.load import LoadedConfig, dump, flatten, load_config, read_con
 from tlkit.config.plan import PLANS, PlanSpec, StageSpec
 from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.config.run import RunConfig
-from tlkit.config.training import TrainingConfig
+from tlkit.config.training import MixConfig, TrainingConfig
 from tlkit.config.yaml_file import read_yaml, to_yaml
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "DataConfig",
     "HeadConfig",
     "LoadedConfig",
+    "MixConfig",
     "Objective",
     "PlanSpec",
     "PreprocessingConfig",

@@ -64,6 +64,11 @@ class RunConfig(Options):
     def _steps_fit_the_task(self) -> RunConfig:
         if self.task == "tokens" and self.preprocessing.nltk:
             raise ValueError("preprocessing.nltk changes words, and task 'tokens' has a tag for every word")
+        if self.task == "regress" and self.training.mix is not None and self.training.mix.cutmix is not None:
+            raise ValueError(
+                "training.mix.cutmix is for labels: a part of a picture has no value of its own; "
+                "task 'regress' takes mixup"
+            )
         return self
 
     @property

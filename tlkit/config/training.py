@@ -22,11 +22,35 @@ class ClipConfig(Options):
     """The largest norm, or the largest absolute value."""
 
 
+class MixConfig(Options):
+    """Each picture is mixed with another one of its batch, and their targets likewise. With both kinds, each
+    picture has one of them, as often the one as the other."""
+
+    mixup: Annotated[float, pydantic.Field(gt=0.0)] | None = None
+    """Mixup (Zhang et al., arXiv:1710.09412): pictures are averaged, with shares from Beta(α, α) of this α;
+    0.2 is usual."""
+    cutmix: Annotated[float, pydantic.Field(gt=0.0)] | None = None
+    """CutMix (Yun et al., arXiv:1905.04899): a rectangle is replaced, whose area is from Beta(α, α); 1.0 is
+    usual."""
+    probability: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the pictures that are mixed."""
+
+    @pydantic.model_validator(mode="after")
+    def _mixes_something(self) -> MixConfig:
+        if self.mixup is None and self.cutmix is None:
+            raise ValueError("mix needs mixup, cutmix or both, as in {mixup: 0.2, cutmix: 1.0}")
+        return self
+
+
 class TrainingConfig(Options):
     epochs: Epochs | None = None
     """Epochs of every stage. None: what the plan says."""
     global_batch_size: Literal["auto"] | Annotated[int, pydantic.Field(ge=1)] = "auto"
     """Examples per step over all replicas. `auto`: 32, or less where memory or the data ask for it."""
+    accumulate: Annotated[int, pydantic.Field(ge=1)] = 1
+    """Batches whose gradients make one update: it learns from `accumulate` × `global_batch_size` examples and
+    needs the memory of one batch. Schedules, averages and the progress count updates. BatchNorm that trains
+    sees one batch at a time, and the pairs of `embed` are compared within one."""
     batch_tokens: Annotated[int, pydantic.Field(ge=16)] | None = None
     """Texts: tokens per step over all replicas, padding included, instead of a number of examples."""
     learning_rate: Rate | None = None
@@ -56,6 +80,7 @@ class TrainingConfig(Options):
     in their papers, the rate alone. None: what the plan says, else `cosine`."""
     warmup: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] | None = None
     """Share of a stage's steps in which the rate rises. None: 0.1; for `one_cycle` 0.25."""
+    mix: MixConfig | None = None
     patience: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Epochs without a better monitored value after which a stage ends early, with the weights of its best
     epoch. None: a stage runs to its end, because a cosine schedule does its best work there; of a backbone

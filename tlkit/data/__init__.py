@@ -4,6 +4,7 @@ from tlkit.data.batches import BatchPlan, count_steps, order_of_epoch, plan_batc
 from tlkit.data.checking import CheckReport, check
 from tlkit.data.loading import load
 from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
+from tlkit.data.mixing import Mixing
 from tlkit.data.pipeline import InputsOf, make_pipeline
 from tlkit.data.sample import resolve_sample_split
 from tlkit.data.sizes import longest_side
@@ -18,6 +19,7 @@ __all__ = [
     "Examples",
     "InputsOf",
     "Manifest",
+    "Mixing",
     "Texts",
     "check",
     "count_steps",

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tlkit.data.batches import batches_of_epoch, plan_batches, starts_in_order
 from tlkit.data.manifest import Examples
+from tlkit.data.mixing import Mixing
 from tlkit.data.texts import text_tensor
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 
@@ -33,6 +34,7 @@ def make_pipeline(
     replicas: int = 1,
     batch_tokens: int | None = None,
     inputs_of: InputsOf | None = None,
+    mixing: Mixing | None = None,
 ) -> tf.data.Dataset:
     """Batches `(inputs, targets)`, or `(inputs, targets, weights)` where there are weights.
 
@@ -47,7 +49,8 @@ def make_pipeline(
     Without, it is one epoch in the order of the examples, as they are, in batches of `global_batch_size`.
     `replicas` is how many share each batch: where the last one would leave some of them without an example
     (BatchNorm then learns NaN), it is joined to the one before. `inputs_of` gives the inputs in place of
-    reading, augmenting and encoding: see `InputsOf`.
+    reading, augmenting and encoding: see `InputsOf`. `mixing` mixes the pictures of each batch, and their
+    targets: see `Mixing`.
     """
     count = len(examples)
     if training:
@@ -84,9 +87,13 @@ def make_pipeline(
     def make_batch(indices: tf.Tensor, epoch: tf.Tensor) -> tuple[Any, ...]:
         # Seed and epoch are below 2**31, so no two pairs share a number.
         draw = tf.fill(tf.shape(indices), tf.constant(seed, tf.int64) * 2**31 + epoch)
-        inputs = inputs_of(indices, tf.stack([draw, tf.gather(hashes, indices)], axis=1))
+        seeds = tf.stack([draw, tf.gather(hashes, indices)], axis=1)
+        inputs = inputs_of(indices, seeds)
         targets = targets_of(indices)
-        parts = [targets] if weights is None else [targets, tf.gather(weights, indices)]
+        weight = None if weights is None else tf.gather(weights, indices)
+        if mixing is not None:
+            inputs, targets, weight = mixing(inputs, targets, weight, seeds)
+        parts = [targets] if weight is None else [targets, weight]
         if isinstance(preprocessing, TextPreprocessing) and preprocessing.task == "embed":
             parts = [tf.repeat(part, 2, axis=0) for part in parts]
         if isinstance(inputs, dict) and "word_starts" in inputs:

@@ -1,5 +1,6 @@
 """Freezing, compiling, fitting, and the proof of what was frozen."""
 
+from tlkit.training.accumulation import require_whole_update
 from tlkit.training.batch_size import choose_batch_size
 from tlkit.training.feature_cache import Features
 from tlkit.training.feature_choice import CacheChoice
@@ -15,6 +16,7 @@ __all__ = [
     "Trainable",
     "apply_freeze",
     "choose_batch_size",
+    "require_whole_update",
     "time_stage",
     "train_stages",
 ]

@@ -45,6 +45,8 @@ def choose_stage_cache(
         return off("cache.mode is off"), None
     if parts is None:
         return off("nothing is frozen"), None
+    if run.training.mix is not None:
+        return off("training.mix mixes pictures anew every epoch"), None
     if isinstance(run.preprocessing, TextPreprocessing) and run.preprocessing.long_texts == "windows":
         return off("a text has several windows"), None
     if run.views is None or (is_text and run.views.by_id):

@@ -17,6 +17,7 @@ from tlkit.errors import TrainingError
 from tlkit.plans import Stage
 from tlkit.preprocessing import ImagePreprocessing
 from tlkit.preprocessing.views import plain_view
+from tlkit.progress import make_console
 from tlkit.results import StageRecord
 from tlkit.training.batch_size import find_fitting
 from tlkit.training.best import put_back_best
@@ -94,6 +95,9 @@ def compile_stage(
         model = TrainingModel.of(run.model, parts)
         model.compile(
             make_optimizer(
+        model.accumulate = run.training.accumulate
+        model.mixed = None if run.mixing is None else run.mixing.objective
+        model.row_unit = 2 if run.head.task == "embed" else 1
                 run.training,
                 stage,
                 stage.epochs * run.steps_per_epoch,
@@ -115,7 +119,7 @@ def training_pipeline(
     return make_pipeline(
         run.dataset.splits["train"],
         run.preprocessing,
-        global_batch_size=run.global_batch_size,
+        global_batch_size=run.update_size,
         training=True,
         seed=run.seed,
         stage=place.index,
@@ -123,10 +127,11 @@ def training_pipeline(
         first_epoch=place.first_epoch,
         sample_weights=run.example_weights,
         replicas=run.n_replicas,
-        batch_tokens=run.training.batch_tokens,
+        batch_tokens=run.update_tokens,
         inputs_of=inputs_of,
     )
 
+        mixing=run.mixing,
 
 def _validation_pipeline(run: Trainable, features: Features | None) -> tf.data.Dataset | None:
     examples = run.dataset.splits.get("validation")
@@ -192,7 +197,7 @@ def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
         smaller = make_pipeline(
             run.dataset.splits["train"],
             run.preprocessing,
-            global_batch_size=size,
+            global_batch_size=size * run.training.accumulate,
             training=True,
             seed=run.seed,
             replicas=run.n_replicas,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import keras
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tlkit.config import CacheConfig, TrainingConfig
 from tlkit.config.augment import Augmentation
-from tlkit.data import BatchPlan, Dataset, plan_batches
+from tlkit.data import BatchPlan, Dataset, Mixing, plan_batches
 from tlkit.freezing import LayerGroup
 from tlkit.heads import Head
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
@@ -68,16 +68,40 @@ class Trainable:
         return len(self.dataset.splits["train"].ids)
 
     @property
+    def update_size(self) -> int:
+        """Examples that one update of the weights learns from."""
+        return self.global_batch_size * self.training.accumulate
+
+    @property
+    def update_tokens(self) -> int | None:
+        """Tokens that one update learns from, where batches are counted in tokens."""
+        tokens = self.training.batch_tokens
+        return None if tokens is None else tokens * self.training.accumulate
+
+    @property
     def steps_per_epoch(self) -> int:
+        """Updates in one epoch."""
         return self.plan_batches(0).steps
 
+    @property
+    def mixing(self) -> Mixing | None:
+        """What mixes the pictures of a training batch, if anything does."""
+        if self.training.mix is None:
+            return None
+        return Mixing(self.training.mix, self.head.task, self.head.n_outputs or 0)
+
+    def count_batches(self) -> int:
+        """Batches in one epoch, of which `training.accumulate` make an update."""
+        single = replace(self, training=self.training.model_copy(update={"accumulate": 1}))
+        return single.steps_per_epoch
+
     def plan_batches(self, stage: int) -> BatchPlan:
-        """The batches of a stage, by its number."""
+        """The batches of a stage, by its number: each is what one update learns from."""
         return plan_batches(
             self.dataset.splits["train"],
             self.preprocessing,
-            global_batch_size=self.global_batch_size,
-            batch_tokens=self.training.batch_tokens,
+            global_batch_size=self.update_size,
+            batch_tokens=self.update_tokens,
             replicas=self.n_replicas,
             seed=self.seed,
             stage=stage,

@@ -7,13 +7,17 @@ here alone.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tlkit.config.head import Objective
+from tlkit.heads import WordLoss
 from tlkit.results import writing
+from tlkit.training.accumulation import sum_over_parts
 from tlkit.training.boundary import FEATURES, Parts
 
 HDF5_BYTES = 4096  # what the format adds to every variable, rounded up
@@ -28,6 +32,14 @@ class TrainingModel(keras.Model):
 
     parts: Parts | None = None
     """Where a part of the model is frozen: that part, which runs as it does for predictions, and the rest."""
+
+    accumulate: int = 1
+    """Into how many parts, one after the other, a step cuts its batch."""
+    row_unit: int = 1
+    """Rows of a batch that stay together."""
+
+    mixed: Objective | None = None
+    """What the targets of its training are a mix of, if they are one."""
 
     @classmethod
     def of(cls, model: keras.Model, parts: Parts | None) -> TrainingModel:
@@ -49,6 +61,8 @@ class TrainingModel(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         n_replicas = self.distribute_strategy.num_replicas_in_sync
+        if self.accumulate > 1:
+            return self._accumulating_step(data)
         if n_replicas == 1:
             return super().train_step(data)  # type: ignore[no-any-return]
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -68,7 +82,49 @@ class TrainingModel(keras.Model):
         self._loss_tracker.update_state(sums[1] / n_global, sample_weight=n_global / n_replicas)
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
-        return self.compute_metrics(x, y, outputs, sample_weight=sample_weight)  # type: ignore[no-any-return]
+        return self.compute_metrics(x, y, outputs, sample_weight=sample_weight)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Of mixed targets by the label, or labels, that have the larger part."""
+        if self.mixed == "multilabel":
+            y = tf.cast(y >= 0.5, tf.float32)
+        if self.mixed == "classify" and len(y.shape) == 2 and y.shape[-1] > 1:
+            y = tf.argmax(y, axis=-1)
+        return super().compute_metrics(x, y, y_pred, sample_weight=sample_weight)  # type: ignore[no-any-return]
+
+    def _accumulating_step(self, data: Any) -> dict[str, Any]:
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        n_replicas = self.distribute_strategy.num_replicas_in_sync
+        n_local = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
+        weights = self.trainable_weights
+        loss_of_words = self.loss if isinstance(self.loss, WordLoss) else None
+        scale = None if loss_of_words is None else loss_of_words.scale(y)
+
+        def step(part: Any, share: tf.Tensor) -> tuple[Any, Any]:
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(part)
+            with tf.GradientTape() as tape:
+                outputs = self(x, training=True)
+                loss = self._compute_loss(
+                    x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True
+                )
+                loss = loss * n_replicas  # Keras has divided by it
+                scaled = self.optimizer.scale_loss(loss * tf.cast(share, loss.dtype))
+            self.compute_metrics(x, y, outputs, sample_weight=sample_weight)
+            return loss, tape.gradient(scaled, weights)
+
+        with nullcontext() if loss_of_words is None else loss_of_words.scaled(scale):
+            loss, gradients = sum_over_parts(data, self.accumulate, step, weights, self.row_unit)
+        n_global = n_local
+        if n_replicas > 1:
+            replicas = tf.distribute.get_replica_context()
+            sums = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([n_local, loss * n_local]))
+            n_global, loss = sums[0], sums[1] / sums[0]
+            gradients = [
+                None if each is None else each * tf.cast(n_local / n_global, each.dtype) for each in gradients
+            ]
+        self._loss_tracker.update_state(loss, sample_weight=n_global / n_replicas)
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        return self.get_metrics_result()  # type: ignore[no-any-return]
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Build what `compile` left open, once.

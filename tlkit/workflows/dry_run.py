@@ -61,7 +61,8 @@ def plan_finetune(config: RunConfig, objects: PythonObjects | None = None) -> Dr
         stages=tuple(_estimate(run, stage) for stage in track(prepared.stages, "Timing the stages")),
         notes=(
             "examples: " + ", ".join(f"{name} {size}" for name, size in sizes.items()),
-            f"global batch size {run.global_batch_size}, {run.steps_per_epoch} steps per epoch",
+            f"global batch size {run.global_batch_size}, {run.steps_per_epoch} steps per epoch"
+            + (f", each of {run.training.accumulate} batches" if run.training.accumulate > 1 else ""),
             *([EARLY] if any(stage.patience for stage in prepared.stages) else []),
             *prepared.notes,
         ),

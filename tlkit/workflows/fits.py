@@ -14,7 +14,7 @@ from tlkit.plans import Stage, require_groups
 from tlkit.zoo import ZooEntry
 
 ONLY_FOR = {
-    "image": ("preprocessing.image_size", "preprocessing.resize", "preprocessing.scaling"),
+    "image": ("preprocessing.image_size", "preprocessing.resize", "preprocessing.scaling", "training.mix"),
     "text": (
         "preprocessing.sequence_length",
         "preprocessing.long_texts",
@@ -52,6 +52,15 @@ def require_fit(config: RunConfig, entry: ZooEntry, *, is_run: bool) -> None:
     shape = [f"architecture.{name}" for name in config.architecture.model_dump(exclude_none=True)]
     if shape and is_run:
         raise ConfigError(f"{', '.join(shape)}: {config.backbone!r} is an earlier run, which has its shape.")
+
+
+def require_mixable(config: RunConfig, *, own_loss: bool) -> None:
+    """Raise the ConfigError for a loss of one's own that would not understand mixed labels."""
+    if config.training.mix is not None and config.task == "classify" and own_loss:
+        raise ConfigError(
+            "training.mix makes of a class shares of classes, and loss= is one of your own, which task "
+            "'classify' gives class indices. Use head.loss, or leave training.mix out."
+        )
 
 
 def require_trainable(

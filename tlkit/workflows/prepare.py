@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tlkit.backbones import Backbone, entry_of, image_features, load, with_input
-from tlkit.config import RunConfig
+from tlkit.config import HeadConfig, RunConfig
 from tlkit.config.augment import Augmentation, resolve_augment
 from tlkit.config.augmentation import Modality
 from tlkit.config.recipe import RECIPES
@@ -18,16 +18,16 @@ from tlkit.data import Dataset, resolve_sample_split
 from tlkit.devices import make_strategy
 from tlkit.errors import ConfigError
 from tlkit.freezing import group_layers
-from tlkit.heads import example_weights, make_head
+from tlkit.heads import class_weights, example_weights, make_head
 from tlkit.model import build_model
 from tlkit.plans import Stage, make_plan
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.progress import spinner
 from tlkit.results import RunFolder
-from tlkit.training import Trainable, choose_batch_size
+from tlkit.training import Trainable, choose_batch_size, require_whole_update
 from tlkit.workflows.backbone import load_backbone
 from tlkit.workflows.examples import Preprocessing, default_backbone, load_examples
-from tlkit.workflows.fits import require_fit, require_trainable
+from tlkit.workflows.fits import require_fit, require_mixable, require_trainable
 from tlkit.workflows.objects import PYTHON_MODEL, PythonObjects
 from tlkit.workflows.run import load_run
 from tlkit.zoo import ZooEntry
@@ -77,6 +77,7 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     config = config.model_copy(update={"backbone": default_backbone(config, objects)})
     entry = find_entry(config, objects)
     require_fit(config, entry, is_run=_run_folder(config) is not None)
+    require_mixable(config, own_loss=objects.loss is not None)
     strategy = make_strategy(config.strategy)
     dataset, preprocessing = load_examples(config, entry, objects, _run_folder(config))
     config = _resolve(config, entry, dataset, preprocessing, objects)
@@ -134,6 +135,7 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
         augmentations=_augmentations(config, entry, objects),
         example_weights=example_weights(config.head.class_weight, config.objective, train.targets, classes),
     )
+    require_whole_update(trainable)
     training = config.training.model_copy(update={"global_batch_size": batch_size})
     resolved = config.model_copy(update={"training": training})
     return Prepared(resolved, backbone.entry, dataset, preprocessing, trainable, stages)
@@ -206,6 +208,16 @@ def _count_outputs(dataset: Dataset) -> int | None:
     return None if dataset.objective == "embed" else int(targets.reshape(len(targets), -1).shape[1])
 
 
+def _weigh_classes(config: RunConfig, dataset: Dataset) -> HeadConfig:
+    """The weights as numbers, so that an evaluation later on has the same loss."""
+    classes = dataset.manifest.classes or ()
+    targets = dataset.splits["train"].targets
+    weights = class_weights(config.head.class_weight, config.objective, targets, classes)
+    assert weights is not None
+    table = dict(zip(classes, weights.tolist(), strict=True))
+    return config.head.model_copy(update={"class_weight": table})
+
+
 def _resolve(
     config: RunConfig,
     entry: ZooEntry,
@@ -226,6 +238,8 @@ def _resolve(
     }
     if entry.kind == "scratch":
         update["weights"] = "none"
+    if config.task in ("multilabel", "tokens") and config.head.class_weight == "balanced":
+        update["head"] = _weigh_classes(config, dataset)
     if config.task == "pair":
         update["head"] = config.head.model_copy(update={"pair": dataset.objective})
     return config.model_copy(update=update)
