@@ -113,8 +113,8 @@ def test_two_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_features_are_those_of_the_backbone_pooled(photos: Path) -> None:
     paths = sorted(map(str, photos.rglob("*.png")))
     config = tlkit.load_config({"weights": "none", "preprocessing": {"image_size": 32}}).config
-    features, facts = compute_features(config, zoo.get(SMALL), paths)
-    backbone = tlkit.load_backbone(SMALL, weights=False, image_size=32, seed=0)
+    features, facts = compute_features(config, zoo.get("image_cnn"), paths)
+    backbone = tlkit.load_backbone("image_cnn", weights=False, image_size=32, seed=0)
     preprocessing = tlkit.make_preprocessing(backbone.entry.input, config.preprocessing)
     raw = np.array([Path(path).read_bytes() for path in paths], dtype=object)
     maps = backbone.model(preprocessing.from_raw(raw), training=False).numpy()

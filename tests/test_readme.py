@@ -32,7 +32,26 @@ IMAGE_SIZE = 32
 NOT_RUN = {
     'pip install ".[test]" && pytest': "would run these tests inside themselves",
     "pip install . && tlkit demo": "installs, and trains for minutes; the digits stand in for it",
+    "tlkit cache clear": "would clear what whoever runs the tests has stored; test_cli_cache.py has it",
     "tlkit demo --text": "trains for minutes; the test of the notebook on texts stands in for it",
+}
+
+# What runs with `pytest -m slow` only, by a part of the command or the Python, and the tests of it that run
+# every time.
+LONGER = {
+    "data.columns.text=": "test_data_text_sources.py",
+    "--task embed": "test_finetune_texts.py",
+    "names.conll": "test_finetune_texts.py",
+    "my_bert/": "test_finetune_texts.py",
+    "--backbone my_model.keras": "test_backbones_own.py",
+    "keras.saving.load_model(": "test_backbones_own.py",
+    "my_saved_model/": "test_saved_model_runs.py",
+    "--backbone my_net": "test_zoo_add.py",
+    "zoo rank": "test_rank.py",
+    "--task regress": "test_finetune.py",
+    "preprocessing.nltk": "test_finetune_texts.py",
+    "--client-preprocessing": "test_finetune_texts.py",
+    "text_cnn": "test_finetune_texts.py",
 }
 
 # What is added to a command that trains, so that it takes seconds.
@@ -85,6 +104,9 @@ def test_every_block_has_a_language() -> None:
 
 def test_what_is_not_run_is_in_the_readme() -> None:
     assert set(NOT_RUN) | set(ADDED) <= set(commands())
+    for part, tests in LONGER.items():
+        assert any(part in text for text in (*commands(), *blocks("python"))), part
+        assert (ROOT / "tests" / tests).is_file()
 
 
 @pytest.mark.parametrize("command", [part for line in commands() for part in line.split(" && ")])
@@ -132,8 +154,9 @@ def size_of(entry: tlkit.zoo.ZooEntry) -> int:
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_commands_and_the_python_of_the_readme_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_site(tmp_path)
     left_out = set(NOT_RUN)
@@ -141,11 +164,14 @@ def test_the_commands_and_the_python_of_the_readme_run(
         monkeypatch.setenv("NLTK_DATA", str(SHARED_DATA / "nltk_data"))
     else:
         left_out |= {command for command in commands() if any(part in command for part in NEEDS_NLTK_DATA)}
+    left_out |= {command for command in commands() if not whole and takes_longer(command)}
     lines = [shlex.split(quickened(command)) for command in commands() if command not in left_out]
     assert {line[0] for line in lines} == {"tlkit"}
     run_python(RUN_COMMANDS, tmp_path, json.dumps([line[1:] for line in lines]))
 
     for block in blocks("python"):
+        if takes_longer(block) and not whole:
+            continue
         alone = "tlkit" not in block
         quick = f"tlkit.finetune(epochs=1, image_size={IMAGE_SIZE}, plan='head', export=False, "
         code = block.replace("tlkit.finetune(", quick)
@@ -153,6 +179,10 @@ def test_the_commands_and_the_python_of_the_readme_run(
 
     runs = [tmp_path / "runs" / name for name in ("photos-efficientnet_lite0-1", "reviews-minilm_l6-1")]
     assert promised_files() <= {path.name for run in runs for path in run.iterdir()}
+
+
+def takes_longer(text: str) -> bool:
+    return any(part in text for part in LONGER)
 
 
 def promised_files() -> set[str]:

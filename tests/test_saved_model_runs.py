@@ -66,7 +66,10 @@ def tlkit_command(*arguments: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("kind", ["reusable", "signature"])
+KINDS = ["reusable", pytest.param("signature", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_on_a_saved_model_works_after_it_was_moved(kind, photos, folders, tmp_path):
     source = shutil.copytree(folders[kind], tmp_path / "source")
     out = tmp_path / "run"
@@ -174,20 +177,35 @@ def text_zoo(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("TLKIT_ZOO", str(path))
 
 
-@pytest.mark.parametrize("task", ["classify", "regress", "pair"])
-@pytest.mark.parametrize("backbone", ["strings", "encoder"])
+@pytest.mark.parametrize(
+    ("backbone", "task"),
+    [
+        ("strings", "classify"),
+        ("encoder", "pair"),
+        pytest.param("strings", "pair", marks=pytest.mark.slow),
+        pytest.param("encoder", "classify", marks=pytest.mark.slow),
+        pytest.param("strings", "regress", marks=pytest.mark.slow),
+        pytest.param("encoder", "regress", marks=pytest.mark.slow),
+    ],
+)
 def test_texts_go_into_a_saved_model_as_strings(backbone, task, folders, text_zoo, tmp_path):
     name = f"hub:{folders['strings']}" if backbone == "strings" else backbone
     run = tlkit.finetune(
         tables(tmp_path)[task],
         name,
         task=task,
-        **{**SETTINGS, "learning_rate": 0.05, "epochs": 6},
+        **{**SETTINGS, "learning_rate": 0.05, "epochs": 12 if task == "classify" else 6},
         plan="full",
         out=tmp_path / "run",
     )
     losses = run.history["loss"]
     assert losses.iloc[-1] < losses.iloc[0]
+    if task == "classify":
+        answers = zip(run.predict(texts()), texts(), strict=True)
+        right = [answer["label"] == text.split()[1] for answer, text in answers]
+        # Nearly five standard deviations above guessing; with three seeds it was 0.92 to 1.
+        assert np.mean(right) >= 0.85
+        assert run.metrics["accuracy"] >= 0.75  # one mistake in the test split; with this seed there was none
     one = ("the cat sat", "a dog ran") if task == "pair" else "the cat sat 12345"
     held = run.predict(one)
     moved = (tmp_path / "run").rename(tmp_path / "moved")
@@ -243,7 +261,7 @@ np.testing.assert_allclose(losses["saved"], losses["keras"], rtol=1e-5)
 """
 
 
-@pytest.mark.parametrize("kind", ["reusable", "signature"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_replicas_train_a_saved_model_like_the_keras_model_that_it_was(kind, tmp_path):
     script = MIRRORED.format(tests=str(Path(__file__).parent), folder=str(tmp_path), kind=kind)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
