@@ -603,13 +603,21 @@ def test_a_damaged_saved_model_is_one_line(folders, tmp_path):
 
     shutil.copytree(folders["reusable"], tmp_path / "damaged")
     (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"\xff\xffnot a proto")
-    with pytest.raises(FetchError, match="damaged SavedModel") as caught:
+    with pytest.raises(FetchError, match="damaged holds a damaged SavedModel: Error parsing") as caught:
         open_saved_model(tmp_path / "damaged")
     assert "\n" not in str(caught.value)
+    (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(FetchError, match="damaged holds a damaged SavedModel: there is no graph in it"):
+        open_saved_model(tmp_path / "damaged")
     shutil.copytree(folders["reusable"], tmp_path / "empty")
     next((tmp_path / "empty" / "variables").glob("*.index")).unlink()
     with pytest.raises(FetchError, match="cannot be loaded"):
         open_saved_model(tmp_path / "empty")
+    shutil.copytree(folders["reusable"], tmp_path / "cut")
+    data = next((tmp_path / "cut" / "variables").glob("*.data-*"))
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(FetchError, match="cut cannot be loaded"):
+        open_saved_model(tmp_path / "cut")
 
 
 # -- texts

@@ -57,7 +57,7 @@ def open_saved_model(folder: Path, sha256: str | None = None, *, trust: bool = F
                 f"The SavedModel {folder} has the sha256 {received}, expected {sha256}: it is another one, "
                 "or was damaged"
             )
-        findings = scan_saved_model(copy)
+        findings = _scan(folder, copy)
         _require_harmless(folder, findings, received, trust)
         if not findings.has_objects and tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise ConfigError(
@@ -84,6 +84,13 @@ def _copy(folder: Path) -> tuple[Path, str]:
         ) from error
 
 
+def _scan(folder: Path, copy: Path) -> Findings:
+    try:
+        return scan_saved_model(copy)
+    except FetchError as error:
+        raise FetchError(f"{folder} holds a damaged SavedModel: {error}") from error
+
+
 def _require_harmless(folder: Path, findings: Findings, sha256: str, trust: bool) -> None:
     if not findings.operations:
         return
@@ -102,7 +109,8 @@ def _load(folder: Path, copy: Path, findings: Findings) -> Any:
         importlib.import_module("tensorflow_text")  # registers its operations
     try:
         return tf.saved_model.load(str(copy), tags=_tags(copy, findings))
-    except (tf.errors.OpError, ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+    # A LookupError: of a file that ends too early.
+    except (tf.errors.OpError, ValueError, TypeError, LookupError, OSError, RuntimeError) as error:
         missing = ", ".join(findings.unknown_operations)
         reason = " ".join(str(error).replace(str(copy), str(folder)).split())[:300]
         hint = f" (it needs operations that TensorFlow lacks: {missing})" if missing else ""

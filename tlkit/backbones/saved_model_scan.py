@@ -45,14 +45,14 @@ class Findings:
 
 
 def scan_saved_model(folder: Path) -> Findings:
-    """Read the SavedModel in `folder` without loading it. Raises FetchError when it is damaged."""
+    """Read the SavedModel in `folder` without loading it. Raises FetchError: how it is damaged."""
     proto = saved_model_pb2.SavedModel()
     try:
         proto.ParseFromString((folder / GRAPH_FILE).read_bytes())
     except (DecodeError, OSError) as error:
-        raise FetchError(f"{folder} holds a damaged SavedModel: {' '.join(str(error).split())}") from error
+        raise FetchError(" ".join(str(error).split())) from error
     if not proto.meta_graphs:
-        raise FetchError(f"{folder} holds a damaged SavedModel: there is no graph in it")
+        raise FetchError("there is no graph in it")
     # With several graphs TensorFlow takes the way of its version 1, which has no objects.
     has_objects = len(proto.meta_graphs) == 1 and proto.meta_graphs[0].HasField("object_graph_def")
     graphs = [_Graph(graph, has_objects) for graph in proto.meta_graphs]

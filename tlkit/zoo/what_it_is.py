@@ -12,6 +12,7 @@ _MAGIC = {
     b"<!doctype html": "a web page",
     b"<html": "a web page",
     b"GGUF": "a GGUF file",
+    b"PK\x03\x04": "a damaged zip archive",
 }
 
 
@@ -31,7 +32,7 @@ def what_it_is(path: Path) -> str:
         return "a pickle, which could run code"
     lower = head.lstrip().lower()
     known = (words for magic, words in _MAGIC.items() if head.startswith(magic) or lower.startswith(magic))
-    return next(known, "no file of weights that tlkit reads")
+    return next(known, "no file of a kind that tlkit knows")
 
 
 def _zip(file: IO[bytes]) -> str:
