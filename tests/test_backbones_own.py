@@ -44,6 +44,15 @@ def test_a_model_is_cut_below_its_head_and_copied():
     assert np.abs(map_of(model, pictures())).max() > 0, "the user's own model must not change"
 
 
+def test_a_path_is_a_path_and_what_is_no_backbone_is_one_line(tmp_path):
+    own_model().save(tmp_path / "mine.keras")
+    assert load(tmp_path / "mine.keras").entry.source.path == str(tmp_path / "mine.keras")
+    for nothing in (5, None, [own_model()]):
+        with pytest.raises(ConfigError, match="A backbone is a zoo name .*, received") as caught:
+            load(nothing)
+        assert "\n" not in str(caught.value)
+
+
 def test_its_groups_hold_every_layer_once_and_have_cuts():
     backbone = load(own_model())
     groups = group_layers(backbone)

@@ -171,3 +171,9 @@ def test_mirrors_are_of_kinds_that_are_fetched():
     with pytest.raises(ValueError, match="have mirrors, received 'keras'"):
         zoo.ZooEntry.model_validate({**fields, "mirrors": [wheel]})
     assert zoo.ZooEntry.model_validate({**fields, "source": wheel, "mirrors": [wheel]}).mirrors
+
+
+def test_a_family_that_a_zoo_file_does_not_have_is_named(tmp_path):
+    (tmp_path / "z.yaml").write_text("entries: {x: {family: resnet, params: 5}}")
+    with pytest.raises(ConfigError, match="x: this file's families have no 'resnet' to take fields from"):
+        zoo.entries(tmp_path / "z.yaml")

@@ -93,6 +93,7 @@ def test_a_name_of_the_zoo_comes_before_a_path(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("reference", "error", "message"),
     [
+        ("", ConfigError, "A backbone needs a name"),
         ("efficentnet_lite0", UnknownNameError, "Did you mean 'efficientnet_lite0'.*wheel:…, hub:…"),
         ("whel:a==1/b", ConfigError, "Unknown kind of reference 'whel'.*Did you mean 'wheel'"),
         ("wheel:a==1/b", ConfigError, "not pinned: add #sha256=…"),

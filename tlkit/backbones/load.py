@@ -61,7 +61,7 @@ WEIGHT_READERS: dict[str, Callable[[keras.Model, Path], None]] = {
 
 
 def load(
-    entry: ZooEntry | str | keras.Model,
+    entry: ZooEntry | str | Path | keras.Model,
     *,
     weights: bool = True,
     image_size: int | None = None,
@@ -102,8 +102,15 @@ def load(
         if not weights:
             raise ConfigError(f"weights: none: {entry.name!r} is a Keras model, whose weights are its own")
         return load_keras_model(entry, scaling=scaling, image_size=image_size)
+    if isinstance(entry, Path):
+        entry = str(entry.absolute())  # so that it is no name of the zoo
     if isinstance(entry, str):
         entry = entry_of(entry, scaling=scaling, trust=trust)
+    elif not isinstance(entry, ZooEntry):
+        raise ConfigError(
+            f"A backbone is a zoo name or another reference, a path, a zoo entry, or a Keras model, received "
+            f"{entry!r}"
+        )
     else:
         entry = with_input(entry, scaling=scaling)
     chosen = architecture.model_dump(exclude_none=True) if architecture else {}

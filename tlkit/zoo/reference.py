@@ -39,6 +39,10 @@ def parse_reference(text: str) -> ZooEntry | Source:
     Raises UnknownNameError with the nearest name, ConfigError for a reference that lacks a part, FetchError
     for a path that holds no model.
     """
+    if not text:
+        raise ConfigError(
+            f"A backbone needs a name: one of tlkit zoo list, a path, {', '.join(FORMS.values())}"
+        )
     prefix, colon, rest = text.partition(":")
     if colon and prefix in _PARSERS:
         return _PARSERS[prefix](rest)

@@ -105,6 +105,8 @@ def parse_zoo(text: str, path: Path) -> tuple[ZooEntry, ...]:
         try:
             read.append(ZooEntry.model_validate({**expand_groups(merge(shared, fields)), "name": name}))
         except pydantic.ValidationError as error:
+            if isinstance(family, str) and family not in families:
+                mistakes.append(f"{name}: this file's families have no {family!r} to take fields from")
             mistakes += [f"{name}.{_dotted(found['loc'])}: {found['msg']}" for found in error.errors()]
         except ConfigError as error:
             mistakes.append(f"{name}.{error}")
