@@ -93,11 +93,11 @@ def compile_stage(
     """
     with run.strategy.scope():
         model = TrainingModel.of(run.model, parts)
-        model.compile(
-            make_optimizer(
         model.accumulate = run.training.accumulate
         model.mixed = None if run.mixing is None else run.mixing.objective
         model.row_unit = 2 if run.head.task == "embed" else 1
+        model.compile(
+            make_optimizer(
                 run.training,
                 stage,
                 stage.epochs * run.steps_per_epoch,
@@ -129,9 +129,9 @@ def training_pipeline(
         replicas=run.n_replicas,
         batch_tokens=run.update_tokens,
         inputs_of=inputs_of,
+        mixing=run.mixing,
     )
 
-        mixing=run.mixing,
 
 def _validation_pipeline(run: Trainable, features: Features | None) -> tf.data.Dataset | None:
     examples = run.dataset.splits.get("validation")
