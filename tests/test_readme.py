@@ -56,10 +56,13 @@ LONGER = {
 
 # What is added to a command that trains, so that it takes seconds.
 QUICK = f"training.epochs=1 preprocessing.image_size={IMAGE_SIZE}"
+SMALL_STEPS = f"--steps 10 preprocessing.image_size={IMAGE_SIZE}"
 FEW_DIGITS = "data.split.test=0.5 data.split.validation=0.4"
 ADDED = {
     "tlkit finetune --data photos/": QUICK,
     "tlkit finetune --data photos/ --dry-run": QUICK,
+    "tlkit lr-find --data photos/ --seeds 3 --out rates.png": SMALL_STEPS,
+    "tlkit lr-find --data photos/ --plan full --json": SMALL_STEPS,
     "tlkit demo --data digits": f"{QUICK} {FEW_DIGITS} plan=head export=false",
     "tlkit zoo rank --data digits --backbones efficientnet_lite0,mobilenet_v2_torchvision": FEW_DIGITS,
 }

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from tlkit.workflows import load_run as load
     from tlkit.workflows import predict_run as predict
     from tlkit.workflows.finetune import finetune
+    from tlkit.workflows.lr_find import lr_find
     from tlkit.workflows.rank import rank_backbones
 
 __version__ = "0.1.0"
@@ -80,6 +81,7 @@ __all__ = [
     "load_classifier",
     "load_config",
     "load_data",
+    "lr_find",
     "make_head",
     "make_plan",
     "make_preprocessing",
@@ -117,6 +119,7 @@ _HOMES = {
     "load_classifier": "tlkit.backbones",
     "load_config": "tlkit.config",
     "load_data": "tlkit.data:load",
+    "lr_find": "tlkit.workflows.lr_find",
     "make_head": "tlkit.heads",
     "make_plan": "tlkit.plans",
     "make_preprocessing": "tlkit.preprocessing",

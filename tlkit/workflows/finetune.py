@@ -10,15 +10,16 @@ from typing import Any
 
 import keras
 
-from tlkit.config import RunConfig, dump, load_config, read_config, to_yaml
+from tlkit.config import RunConfig, dump, to_yaml
 from tlkit.errors import Interrupted, StorageError
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.progress import make_console
 from tlkit.results import Result, RunFolder, environment, write_csv, write_text
 from tlkit.training import Features, train_stages
+from tlkit.workflows.arguments import own_classes, read_arguments
 from tlkit.workflows.evaluate import save_model
 from tlkit.workflows.export import export_run
-from tlkit.workflows.objects import PYTHON_MODEL, PythonObjects, as_augment, as_callbacks
+from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.outputs import Outputs, evaluate_examples, model_function, save_outputs
 from tlkit.workflows.prepare import Prepared, prepare
 from tlkit.workflows.run import Run, load_run
@@ -132,20 +133,7 @@ def finetune(
         >>> run = tlkit.finetune(data="photos/", backbone="efficientnet_lite0")
         >>> run.metrics["accuracy"]
     """
-    tree = read_config(config)
-    objects = PythonObjects(
-        data=None if data is None or isinstance(data, str | Path) else data,
-        backbone=backbone if isinstance(backbone, keras.Model) else None,
-        head=None if head is None or isinstance(head, Mapping) else head,
-        loss=None if loss is None or isinstance(loss, str) else loss,
-        metrics=metrics,
-        augment=as_augment(augment),
-        callbacks=as_callbacks(callbacks),
-    )
-    given = {
-        "data.source": str(data) if isinstance(data, str | Path) else None,
-        "backbone": _reference(backbone),
-        "trust": True if isinstance(backbone, Run) and backbone.trust else None,
+    options = {
         "task": task,
         "plan": plan,
         "training.epochs": epochs,
@@ -153,27 +141,22 @@ def finetune(
         "training.learning_rate": learning_rate,
         "preprocessing.image_size": image_size,
         "preprocessing.sequence_length": sequence_length,
-        "preprocessing.augment": None if objects.augment is not None else augment,
-        "head.loss": loss if isinstance(loss, str) else None,
         "out": None if out is None else str(out),
     }
-    for name, value in {**settings, **({"head": head} if isinstance(head, Mapping) else {})}.items():
-        tree[name] = (
-            {**tree.get(name, {}), **value}
-            if isinstance(value, Mapping) and isinstance(tree.get(name), dict)
-            else value
-        )
-    options = {dotted: value for dotted, value in given.items() if value is not None}
-    resolved = load_config(tree, options=options).config
-    with keras.saving.custom_object_scope(backbone.custom_objects if isinstance(backbone, Run) else {}):
+    resolved, objects = read_arguments(
+        data,
+        backbone,
+        config,
+        options,
+        settings,
+        augment=augment,
+        head=head,
+        loss=loss,
+        metrics=metrics,
+        callbacks=callbacks,
+    )
+    with keras.saving.custom_object_scope(own_classes(backbone)):
         return run_finetune(resolved, overwrite=overwrite, objects=objects)
-
-
-def _reference(backbone: str | Path | Run | keras.Model | None) -> str | None:
-    """What the config calls the backbone."""
-    if isinstance(backbone, keras.Model):
-        return f"{PYTHON_MODEL}{backbone.name}"
-    return str(backbone.path if isinstance(backbone, Run) else backbone) if backbone is not None else None
 
 
 def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:

@@ -31,6 +31,8 @@ from tlkit.zoo import ImageInput, TextInput, ZooEntry, open_copy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from tlkit.workflows.lr_find import RateSearch
+
 
 @dataclass(frozen=True)
 class Run:
@@ -156,6 +158,21 @@ class Run:
         from tlkit.workflows.export import export_run
 
         return export_run(self, to, overwrite=overwrite, client_preprocessing=client_preprocessing)
+
+    def lr_find(
+        self,
+        stage: str | None = None,
+        *,
+        seeds: int = 1,
+        lowest: float = 1e-7,
+        highest: float = 10.0,
+        steps: int = 100,
+    ) -> RateSearch:
+        """Learning rates that suit a stage of the run's plan (None: the last one) if it went on from here:
+        from the weights that the run ended with. They stay as they are. See `tlkit.lr_find`."""
+        from tlkit.workflows.lr_find import lr_find_on
+
+        return lr_find_on(self, stage=stage, seeds=seeds, lowest=lowest, highest=highest, steps=steps)
 
     def plot(self) -> Figure:
         """Loss and metric over all stages."""
