@@ -25,6 +25,8 @@ class Columns(Options):
     label: str | tuple[str, ...] = "label"
     """One label column, or several (0/1 columns for `multilabel`, numbers for `regress`). For `tokens`: as
     many tags as there are words."""
+    weight: str | None = None
+    """Column of numbers: how much each training example counts. None: all the same."""
 
 
 class Split(Options):

@@ -81,6 +81,8 @@ class TrainingConfig(Options):
     warmup: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] | None = None
     """Share of a stage's steps in which the rate rises. None: 0.1; for `one_cycle` 0.25."""
     mix: MixConfig | None = None
+    """Pictures: mixup and CutMix. Training metrics are those of the label with the larger part; validation is
+    not mixed, and features are not stored."""
     patience: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Epochs without a better monitored value after which a stage ends early, with the weights of its best
     epoch. None: a stage runs to its end, because a cosine schedule does its best work there; of a backbone

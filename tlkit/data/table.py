@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet
 
@@ -111,6 +113,7 @@ def read_frame(
         labels=frame[labels],
         paths=paths,
         splits=splits,
+        weights=read_weights(frame, spec, where),
         extras=frame.drop(columns=[spec.columns.path, "split"], errors="ignore"),
         notes=tuple(left_out),
     )
@@ -129,6 +132,26 @@ def require_column(frame: pd.DataFrame, column: str, key: str, where: str) -> No
     raise DataError(
         f"{where}: there is no column {column!r} ({key}).{nearest} Its columns: {list_some(names, 12)}."
     )
+
+
+def read_weights(frame: pd.DataFrame, spec: DataConfig, where: str) -> npt.NDArray[np.float32] | None:
+    """The weights of the rows, float32 (n,), where `spec.columns` names a column of them.
+
+    Raises DataError where it is not there, or does not hold numbers that are at least 0.
+    """
+    column = spec.columns.weight
+    if column is None:
+        return None
+    require_column(frame, column, "data.columns.weight", where)
+    values = pd.to_numeric(frame[column], errors="coerce").to_numpy("float32")
+    wrong = [row for row in range(len(frame)) if not (np.isfinite(values[row]) and values[row] >= 0)]
+    if wrong:
+        named = [f"row {row + 1}: {str(frame[column].iloc[row])!r}" for row in wrong]
+        raise DataError(
+            f"{where}: column {column!r} (data.columns.weight) should hold numbers that are at least 0, "
+            f"received {list_some(named)}."
+        )
+    return values
 
 
 def _resolve(column: pd.Series, folder: Path, where: str) -> list[str]:

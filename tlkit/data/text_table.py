@@ -16,7 +16,7 @@ from tlkit.config import DataConfig, Task
 from tlkit.data.csv_file import read_csv
 from tlkit.data.rows import Note, Rows, Text, parse_splits, short_name
 from tlkit.data.split_files import find_split_files
-from tlkit.data.table import TABLE_ENDINGS, read_parquet, require_column
+from tlkit.data.table import TABLE_ENDINGS, read_parquet, read_weights, require_column
 from tlkit.errors import DataError
 
 _SPACE = re.compile(r"[ \t\r\n]+")
@@ -90,6 +90,7 @@ def read_text_frame(
         labels=values,
         texts=_texts([frame[column].tolist() for column in content], task),
         splits=splits,
+        weights=read_weights(frame, spec, where),
         extras=frame.drop(columns=[*content, "split"], errors="ignore"),
         notes=tuple(left_out),
         names=names,
