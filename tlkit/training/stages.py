@@ -17,7 +17,6 @@ from tlkit.errors import TrainingError
 from tlkit.plans import Stage
 from tlkit.preprocessing import ImagePreprocessing
 from tlkit.preprocessing.views import plain_view
-from tlkit.progress import make_console
 from tlkit.results import StageRecord
 from tlkit.training.batch_size import find_fitting
 from tlkit.training.best import put_back_best
