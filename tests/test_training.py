@@ -296,8 +296,8 @@ for seed in (0, 1, 2):
             n=90, batch_size=10, strategy=make_strategy(name), seed=seed,
             batch_norm="train", augment="default", dropout=0.2,
         )
-        history = train_stages(run, [Stage("all", "all", 8, 0.01)], Path({folder!r}) / f"{{name}}{{seed}}").history
-        accuracies[name].append(float(history["val_accuracy"].iloc[-1]))
+        trained = train_stages(run, [Stage("all", "all", 8, 0.01)], Path({folder!r}) / f"{{name}}{{seed}}")
+        accuracies[name].append(float(trained.history["val_accuracy"].iloc[-1]))
 print(json.dumps(accuracies))
 """
 
