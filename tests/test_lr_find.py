@@ -130,10 +130,10 @@ def test_a_note_says_where_the_range_ends_too_soon():
     from tlkit.workflows.lr_find import _notes
 
     curve = pd.DataFrame({"smoothed": [2.0, 1.5, 1.0]})
-    found = pd.DataFrame({"seed": [0], "steep": [0.1]})
+    found = pd.DataFrame({"seed": [0], "valley": [0.1]})
     (note,) = _notes([curve], found, 0.1, untrained=False, stage="head")
     assert "still falls at the last rate, 0.1" in note
-    (note,) = _notes([curve], pd.DataFrame({"steep": [0.1, np.nan]}), 0.1, untrained=False, stage="head")
+    (note,) = _notes([curve], pd.DataFrame({"valley": [0.1, np.nan]}), 0.1, untrained=False, stage="head")
     assert "for 1 of 2 seeds" in note
     assert (
         RateSearch("head", curve, found, {"steep": None, "valley": None, "minimum": None}, ()).suggestion

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tlkit.workflows.lr_find import RateSearch
 
 MEANINGS = {
-    "steep": "where the loss falls fastest",
     "valley": "the middle of the longest fall",
+    "steep": "where the loss falls fastest",
     "minimum": "a tenth of the rate of the lowest loss",
 }
 

@@ -51,6 +51,6 @@ def plot_rates(curve: pd.DataFrame, suggestions: Mapping[str, float | None], tit
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", fontsize=9)
+    axes.legend(loc="best", fontsize=9)
     axes.set_title(title, fontsize=10)
     return figure

@@ -27,8 +27,9 @@ FEWEST_STEPS = 10
 SMOOTHING = 0.9
 DIVERGED = 4.0  # times the best smoothed loss
 SKIPPED = 0.1  # share of the steps: at first the smoothed loss is one of few batches
+WINDOW = 0.1  # share of the steps over which a slope is measured
 NOTABLE_FALL = 0.02  # share of the loss
-SUGGESTIONS = ("steep", "valley", "minimum")
+SUGGESTIONS = ("valley", "steep", "minimum")  # the first is the one to take: it is the least noisy
 
 
 def check_range(lowest: float, highest: float, steps: int) -> None:
@@ -126,8 +127,8 @@ def smooth(losses: npt.ArrayLike) -> npt.NDArray[np.float64]:
 def suggest_rates(curve: pd.DataFrame) -> dict[str, float | None]:
     """Three readings of a curve, by the names that fastai gave them; None where the loss never falls.
 
-    - `steep`: the rate at which the smoothed loss falls fastest.
     - `valley`: the middle of the longest fall.
+    - `steep`: the rate at which the smoothed loss falls fastest, by a line through a tenth of all steps.
     - `minimum`: a tenth of the rate at which the smoothed loss is lowest.
     """
     finite = curve[np.isfinite(curve["smoothed"])]
@@ -138,13 +139,20 @@ def suggest_rates(curve: pd.DataFrame) -> dict[str, float | None]:
     best = int(np.argmin(losses)) if len(losses) else 0
     if best < 2 or losses[: best + 1].max() - losses[best] < NOTABLE_FALL * abs(losses[: best + 1].max()):
         return dict.fromkeys(SUGGESTIONS)
-    slopes = np.gradient(losses[: best + 1], np.log(rates[: best + 1]))
     first, last = _longest_fall(losses)
     return {
-        "steep": float(rates[int(np.argmin(slopes))]),
         "valley": float(math.sqrt(rates[first] * rates[last])),
+        "steep": float(rates[_steepest(losses[: best + 1], int(WINDOW * len(curve)))]),
         "minimum": float(rates[best]) / 10,
     }
+
+
+def _steepest(values: npt.NDArray[np.float64], width: int) -> int:
+    """The middle of the `width` values whose straight line falls most: single steps are mostly noise."""
+    width = min(max(width, 3), len(values))
+    places = np.arange(width) - (width - 1) / 2
+    slopes = np.lib.stride_tricks.sliding_window_view(values, width) @ places
+    return int(np.argmin(slopes)) + width // 2
 
 
 def _longest_fall(values: npt.NDArray[np.float64]) -> tuple[int, int]:

@@ -45,8 +45,8 @@ class RateSearch:
     Attributes:
         stage: Its name.
         curve: A row for each seed and step: `seed`, `step`, `learning_rate`, `loss`, `smoothed`.
-        by_seed: A row for each seed: `seed`, `steep`, `valley`, `minimum`; NaN where the loss never fell.
-        suggestions: `steep`, `valley` and `minimum`: the medians over the seeds; None where there is none.
+        by_seed: A row for each seed: `seed`, `valley`, `steep`, `minimum`; NaN where the loss never fell.
+        suggestions: `valley`, `steep` and `minimum`: the medians over the seeds; None where there is none.
         notes: What somebody should know who uses them.
     """
 
@@ -58,7 +58,7 @@ class RateSearch:
 
     @property
     def suggestion(self) -> float | None:
-        """The rate at which the loss falls fastest, for `learning_rate`; None where it never fell."""
+        """`valley`, for `learning_rate`: the least noisy of the three. None where the loss never fell."""
         return self.suggestions[SUGGESTIONS[0]]
 
     def plot(self) -> Plot:
@@ -155,8 +155,9 @@ def lr_find(
 ) -> RateSearch:
     """Find a learning rate for a run before it trains: the range test of Smith (arXiv:1506.01186).
 
-    The rate rises from `lowest` to `highest` while the stage trains a few steps; a good rate is where the
-    loss falls fastest. Weights, optimizer, random states and the order of the data are left as they are.
+    The rate rises from `lowest` to `highest` while the stage trains a few steps; a good rate is in the
+    middle of where the loss falls. Weights, optimizer, random states and the order of the data are left as
+    they are.
 
     Args:
         stage: Name of the stage, such as `head` or `all`. None: the first one.
