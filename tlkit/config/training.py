@@ -89,6 +89,9 @@ class TrainingConfig(Options):
     that is trained from scratch 3, because it soon learns the examples by heart."""
     restore_best: bool = False
     """End every stage with the weights of its best epoch instead of its last, also without `patience`."""
+    gradient_health: bool = True
+    """Measure gradients, updates and activations of every layer group once an epoch, on one batch, and say
+    what stands out. Training is not changed by it."""
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from tlkit.errors import TrainingError
 from tlkit.plans import Stage
 from tlkit.preprocessing import ImagePreprocessing
 from tlkit.preprocessing.views import plain_view
+from tlkit.progress import make_console
 from tlkit.results import StageRecord
 from tlkit.training.batch_size import find_fitting
 from tlkit.training.best import put_back_best
@@ -26,6 +27,8 @@ from tlkit.training.display import LiveDisplay
 from tlkit.training.feature_cache import Features, ReleaseMemory
 from tlkit.training.feature_choice import CacheChoice
 from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
+from tlkit.training.gradient_health import GradientHealth
+from tlkit.training.health_words import explain_health
 from tlkit.training.optimizer import make_optimizer
 from tlkit.training.optimizer_state import OptimizerState, take_state
 from tlkit.training.stage_features import divide_stage, store_features
@@ -171,6 +174,9 @@ def _fit(
         assert run.views is not None
         inputs_of = features.reader(run.dataset.splits["train"], run.views)
         built_in.append(ReleaseMemory(features.table))
+    health = GradientHealth(run, stage, place, folder, features) if run.training.gradient_health else None
+    if health is not None:
+        built_in.append(health)
     try:
         history = model.fit(
             training_pipeline(run, stage, place, inputs_of),
@@ -188,6 +194,9 @@ def _fit(
     table = pd.DataFrame(history.history)
     table.insert(0, "epoch", range(1, len(table) + 1))
     table.insert(0, "stage", stage.name)
+    if health is not None:
+        for sentence in explain_health(health.table, table, stage):
+            make_console().print(sentence, highlight=False, soft_wrap=True)
     return table, take_state(model.optimizer, state)
 
 
