@@ -14,7 +14,7 @@ from tlkit.zoo.entry import Scaling
 
 
 class PreprocessingConfig(Options):
-    image_size: Annotated[int, pydantic.Field(ge=16, le=4096)] | None = None
+    image_size: Annotated[int, pydantic.Field(ge=1, le=4096)] | None = None
     """Pictures: side of the square model input, in pixels. None: the backbone's own size, or less where that
     would blow the pictures up more than 8 times."""
     resize: Literal["stretch", "crop", "pad"] | None = None
