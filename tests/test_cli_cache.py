@@ -32,7 +32,7 @@ def test_an_empty_cache_says_where_it_would_be(capsys, tmp_path):
 
 
 def test_tables_are_listed_with_what_is_in_them(capsys):
-    store("one").close()
+    store("one").leave()
     store("two")
     assert main(["cache", "list"]) == 0
     shown = capsys.readouterr().out
@@ -45,11 +45,11 @@ def test_tables_are_listed_with_what_is_in_them(capsys):
 
 
 def test_clearing_leaves_what_is_open(capsys):
-    store("one").close()
+    store("one").leave()
     table = store("two")
     assert main(["cache", "clear"]) == 0
     assert "Removed 1 table of features" in capsys.readouterr().out
     assert [path.name for path in features_folder().iterdir()] == ["two"]
-    table.close()
+    table.leave()
     assert main(["cache", "clear"]) == 0
     assert list(features_folder().iterdir()) == []

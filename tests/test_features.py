@@ -81,7 +81,7 @@ def test_rows_are_found_by_their_ids_also_when_more_come(make):
 def test_another_opening_finds_what_was_added():
     table = disk()
     add(table, [1, 2], [3, 1])
-    table.close()
+    table.leave()
     assert content(disk()) == expected([1, 2], [3, 1])
 
 
@@ -116,7 +116,7 @@ def test_bytes_beyond_the_index_are_overwritten():
 def test_a_damaged_table_is_noticed_and_begun_anew(damage):
     table = disk()
     add(table, [1, 2], [3, 1])
-    table.close()
+    table.leave()
     file = next(folder().glob("0-*.bin"))
     specs = SPECS
     if damage == "truncate":
@@ -144,7 +144,7 @@ def test_room_is_made_by_removing_what_was_not_used_for_longest(monkeypatch):
     for number, key in enumerate(("old", "new")):
         table = disk(key)
         add(table, [1], [100])
-        table.close()
+        table.leave()
         os.utime(folder(key) / "about.json", (number, number))
     size = stored_tables()[0].size
     make_room(size, 2 * size + 100)
@@ -157,7 +157,7 @@ def test_room_is_made_by_removing_what_was_not_used_for_longest(monkeypatch):
 def test_a_table_that_another_process_has_open_stays():
     table = disk()
     add(table, [1], [1])
-    table.close()
+    table.leave()
     script = (
         "import sys; from pathlib import Path; from tlkit.features import ColumnSpec, DiskTable\n"
         f"t = DiskTable(Path({str(folder())!r}), {SPECS!r}, {{}})\n"
@@ -173,6 +173,11 @@ def test_a_table_that_another_process_has_open_stays():
     finally:
         other.communicate()
     assert clear()[0] == 1
+    assert stored_tables() == []
+
+
+def test_an_empty_table_leaves_nothing_behind():
+    disk().leave()
     assert stored_tables() == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import shutil
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -69,6 +70,10 @@ class FeatureTable(ABC):
         yield
 
     @abstractmethod
+    def leave(self) -> None:
+        """Use it no more: others may remove it, and an empty one is gone."""
+
+    @abstractmethod
     def release(self) -> None:
         """Give back memory that holds what the disk has, too."""
 
@@ -85,6 +90,9 @@ class MemoryTable(FeatureTable):
     def __init__(self, specs: Sequence[ColumnSpec]) -> None:
         super().__init__(specs)
         self._chunks: list[list[npt.NDArray[Any]]] = [[] for _ in self.specs]
+
+    def leave(self) -> None:
+        """Nobody else has it."""
 
     def release(self) -> None:
         """There is no other copy."""
@@ -141,10 +149,12 @@ class DiskTable(FeatureTable):
             with suppress(AttributeError, ValueError, OSError):  # not everywhere, and not needed
                 each._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
-    def close(self) -> None:
+    def leave(self) -> None:
         self._user.release(force=True)
         with suppress(OSError):
             Path(self._user.lock_file).unlink()
+        if not len(self):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _open(self) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -132,7 +131,7 @@ def choose_cache(
         f"where {epochs} epoch{'s' * (epochs != 1)} without would take {without:.0f} s"
     )
     if decides and (missing / (epochs * count) if deterministic else (fill + reading) / without) > WORTH_IT:
-        _forget(features)
+        features.table.leave()
         return replace(choice, mode="off", reason=f"it would not pay: {said}"), None
     return replace(choice, reason=f"{said}{note}"), features
 
@@ -176,7 +175,7 @@ def _open_disk(spec: CacheConfig, wanted: Wanted, storage: str, key: str) -> Fea
     try:
         make_room(needed, spec.limit, folder)
     except StorageError:
-        _forget(features)
+        features.table.leave()
         raise
     return features
 
@@ -185,15 +184,6 @@ def _boundary(parts: Parts) -> str:
     """For people: the layer that gives the features, and their shape."""
     tensor = parts.lower.output[FEATURES]
     return f"{tensor._keras_history.operation.name} {tuple(tensor.shape[1:])}"
-
-
-def _forget(features: Features) -> None:
-    """Leave no empty table behind."""
-    table = features.table
-    if isinstance(table, DiskTable):
-        table.close()
-        if not len(table):
-            shutil.rmtree(table.folder, ignore_errors=True)
 
 
 def _size(count: float) -> str:

@@ -49,7 +49,8 @@ class GradientHealth(keras.callbacks.Callback):
 
     Args:
         run: What all stages share.
-        stage: The stage that is being trained.
+        stage: The stage that is being trained. Where gradients and activations cannot be measured, `skipped`
+            says why, and their columns are empty.
         place: Where it stands.
         folder: The run folder; the table is `logs/gradient_health.csv`.
         features: Where the stage reads stored features.
@@ -75,6 +76,7 @@ class GradientHealth(keras.callbacks.Callback):
         self.weights: list[npt.NDArray[Any]] = []
         self.rate = math.nan
         self.epoch = 0
+        self.skipped = ""
 
     @property
     def table(self) -> pd.DataFrame:
@@ -86,7 +88,11 @@ class GradientHealth(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if batch == self.params["steps"] // 2:
-            self.measured = self._measure()
+            try:
+                self.measured = {} if self.skipped else self._measure()
+            except Exception as error:  # somebody's own layer, or no memory: no reason to end a training
+                self.measured = {}
+                self.skipped = (str(error).splitlines() or [type(error).__name__])[0]
             self.rate = float(self.model.optimizer.learning_rate)
             self.weights = [weight.numpy() for weight in self.model.trainable_variables]
 

@@ -42,6 +42,7 @@ def _about_gradients(table: pd.DataFrame) -> Iterator[str]:
     norms = {
         str(group): rows["gradient_norm"].to_numpy("float64")
         for group, rows in trained.groupby("group", sort=False)
+        if not rows["gradient_norm"].isna().all()  # not measured
     }
     if not norms:
         return

@@ -195,6 +195,8 @@ def _fit(
     table.insert(0, "epoch", range(1, len(table) + 1))
     table.insert(0, "stage", stage.name)
     if health is not None:
+        if health.skipped:
+            make_console().print(f"Gradient health: not measured: {health.skipped}", highlight=False)
         for sentence in explain_health(health.table, table, stage):
             make_console().print(sentence, highlight=False, soft_wrap=True)
     return table, take_state(model.optimizer, state)

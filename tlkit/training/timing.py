@@ -44,6 +44,8 @@ def time_stage(run: Trainable, stage: Stage) -> StageTime:
     validation_steps = len(run.dataset.splits.get("validation", ())) / run.global_batch_size
     epoch = run.steps_per_epoch * train + validation_steps * evaluate
     fill = 0.0 if features is None else choice.fill_seconds or 0.0
+    if features is not None:
+        features.table.leave()
     return StageTime(overhead + fill + stage.epochs * epoch, choice)
 
 
