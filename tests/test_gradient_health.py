@@ -230,3 +230,16 @@ def test_a_layer_with_an_activation_of_its_own_is_a_relu():
     assert _is_relu(keras.layers.ReLU())
     assert not _is_relu(keras.layers.Dense(2, activation="gelu"))
     assert not _is_relu(keras.layers.Conv2D(2, 1))
+
+
+def test_what_cannot_be_measured_is_said_and_ends_no_training(tmp_path, monkeypatch, capfd):
+    def fail(*_):
+        raise ValueError("a layer that gives no tensors")
+
+    monkeypatch.setattr("tlkit.training.gradient_health.replay", fail)
+    _, history = train(tmp_path, [HEAD])
+    assert len(history) == 2
+    assert "Gradient health: not measured: a layer that gives no tensors" in capfd.readouterr().err
+    table = pd.read_csv(health_file(tmp_path)).set_index("group")
+    assert table["gradient_norm"].isna().all()
+    assert (table.loc["head", "update_ratio"] > 0).all()
