@@ -35,6 +35,7 @@ from tlkit.training.boundary import divide
 from tlkit.training.freeze import apply_freeze
 from tlkit.training.stage_features import choose_stage_cache, divide_stage
 
+from conftest import make_pictures
 from small_models import small_backbone
 from test_training import make_run
 
@@ -360,3 +361,19 @@ print(json.dumps(found))
     assert found["two mode"] == ["disk", "disk"]
     np.testing.assert_allclose(found["two"], found["plain"], atol=1e-6)
     np.testing.assert_allclose(found["two"], found["one"], atol=1e-4)
+
+
+def test_a_finished_run_holds_no_features(tmp_path):
+    tlkit.finetune(
+        make_pictures(tmp_path / "photos"),
+        "image_cnn",
+        image_size=32,
+        plan=[{"train": "head", "epochs": 3}, {"train": 1, "epochs": 3}],
+        cache={"mode": "disk"},
+        config={"weights": "none"},
+        export=False,
+        out=tmp_path / "run",
+    )
+    stages = json.loads((tmp_path / "run" / "result.json").read_text())["stages"]
+    assert {stage["cache"]["key"] for stage in stages} == {table.key for table in stored_tables()}
+    assert not any(table.in_use for table in stored_tables())

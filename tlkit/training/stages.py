@@ -65,6 +65,7 @@ def train_stages(
     for name in ("stages", "logs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     records, histories, first_epoch, state = [], [], 0, OptimizerState()
+    features: Features | None = None
     for index, stage in enumerate(stages):
         started = time.perf_counter()
         apply_freeze(run.model, run.groups, stage, run.batch_norm)
@@ -72,6 +73,8 @@ def train_stages(
         before = hash_weights(frozen)
         place = Place(index, len(stages), first_epoch)
         try:
+            if features is not None:
+                features.table.leave()
             parts = divide_stage(run)
             choice, features = store_features(run, stage, parts)
             model = compile_stage(run, stage, parts, state)

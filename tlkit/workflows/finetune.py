@@ -57,6 +57,8 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
         write_csv(folder.history, trained.history)
         save_model(prepared.trainable.model, folder)
         outputs = _evaluate(prepared, trained.features)
+        if trained.features is not None:
+            trained.features.table.leave()
         save_outputs(outputs, prepared.config.objective, prepared.dataset.manifest.classes, folder)
         if config.export and config.preprocessing.nltk:
             make_console().print(NOT_EXPORTED, highlight=False, soft_wrap=True)
