@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import statistics
 import time
@@ -86,14 +87,13 @@ class Features:
         flat[:] = self._ids(chosen, views)
         ids = flat.reshape(len(chosen), len(views), self._rows_each)
         lengths = _lengths(chosen, self.preprocessing)
-        compute = self._lower_function()
         steps = -(-len(chosen) // BATCH_SIZE)
         with self.table.filling():
             for number, batch in enumerate(track(self._inputs(chosen, views), f"Features of {name}", steps)):
                 part = slice(number * BATCH_SIZE, (number + 1) * BATCH_SIZE)
                 of_rows = {axis: np.repeat(sizes[part], self._rows_each) for axis, sizes in lengths.items()}
                 for view, inputs in enumerate(batch):
-                    self._add(list(ids[part, view].reshape(-1)), compute(inputs), of_rows)
+                    self._add(list(ids[part, view].reshape(-1)), self._compute(inputs), of_rows)
 
     def reader(self, examples: Examples, views: Views) -> InputsOf:
         """The features of filled examples, as the inputs of a pipeline."""
@@ -115,7 +115,7 @@ class Features:
 
     def measure(self, examples: Examples, views: Views) -> float:
         """Seconds that the frozen layers take for an example, tracing and preprocessing left out."""
-        compute = self._lower_function()
+        compute = self._compute
         (inputs, *_) = next(iter(self._inputs(examples.take(examples.by_length[-BATCH_SIZE:]), views)))
         compute(inputs)
         seconds = []
@@ -156,7 +156,9 @@ class Features:
         batches = batches.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return batches.prefetch(2).with_options(pipeline_options())
 
-    def _lower_function(self) -> Any:
+    @functools.cached_property
+    def _compute(self) -> Any:
+        """From the model's inputs to what is stored; traced once."""
         lower = self.parts.lower
 
         def compute(inputs: Any) -> dict[str, tf.Tensor]:

@@ -28,6 +28,7 @@ def store_features(run: Trainable, stage: Stage, parts: Parts | None) -> tuple[C
         try:
             fill_features(run, features)
         except Overflow:
+            features.table.leave()
             if run.cache.storage != "auto":
                 raise
             choice, features = choose_stage_cache(run, stage, parts, storage="bfloat16")
