@@ -160,6 +160,8 @@ def test_a_dry_run_trains_nothing_and_says_what_would_be(
     (stage,) = plan["stages"]
     assert (stage["name"], stage["epochs"], stage["trained_groups"]) == ("head", 2, ["head"])
     assert stage["seconds_estimate"] > 0
+    assert stage["cache"]["mode"] in ("disk", "off")
+    assert "computed once in about" in stage["cache"]["reason"]
     assert sum(group["params"] for group in plan["groups"]) == tlkit.zoo.get("image_cnn").params
     assert plan["config"]["training"]["epochs"] == 2
     assert not out.exists()
@@ -171,6 +173,7 @@ def test_a_dry_run_is_shown_as_config_groups_and_stages(photos: Path, capfd: Cap
     assert out.startswith("data:\n")
     assert "layer group" in out
     assert "trainable parameters" in out
+    assert "computed once in about" in out
 
 
 @pytest.mark.parametrize(
