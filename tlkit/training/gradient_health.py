@@ -93,7 +93,7 @@ class GradientHealth(keras.callbacks.Callback):
             except Exception as error:  # somebody's own layer, or no memory: no reason to end a training
                 self.measured = {}
                 self.skipped = (str(error).splitlines() or [type(error).__name__])[0]
-            self.rate = float(self.model.optimizer.learning_rate)
+            self.rate = float(self.model.optimizer.learning_rate.numpy())
             self.weights = [weight.numpy() for weight in self.model.trainable_variables]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
