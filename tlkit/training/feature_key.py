@@ -58,12 +58,12 @@ def _describe(lower: keras.Model) -> list[Any] | None:
     try:
         outputs = replay(lower, keras.tree.pack_sequence_as(lower._inputs_struct, lower.inputs), call)
         return [*described, sorted([name, show(tensor)] for name, tensor in outputs.items())]
-    except (TypeError, ValueError, NotImplementedError):
+    except (TypeError, ValueError, RuntimeError):  # Keras's own refusals, and the one below
         return None
 
 
 def _settings(operation: Any) -> str:
-    """Raises NotImplementedError where a layer does not give them: their code is somebody else's, and may
+    """Raises ValueError where a layer does not give them: their code is somebody else's, and may
     change while its settings stay."""
     if not isinstance(operation, keras.layers.Layer):
         plain = {
@@ -74,7 +74,7 @@ def _settings(operation: Any) -> str:
         return json.dumps({key: repr(plain[key]) for key in sorted(plain) if key not in ("name", "_name")})
     for layer in operation._flatten_layers():
         if type(layer).__module__.partition(".")[0] not in KNOWN or isinstance(layer, keras.layers.Lambda):
-            raise NotImplementedError(type(layer).__name__)
+            raise ValueError(type(layer).__name__)
     config = keras.saving.serialize_keras_object(operation)["config"]
     return json.dumps(_without_names(config), sort_keys=True, default=repr)
 
