@@ -178,13 +178,7 @@ class DiskTable(FeatureTable):
             path.unlink(missing_ok=True)  # not truncated: another process may have it mapped
             path.touch()
         write_json(self.folder / ABOUT, self._about)
-        self._forget()
-        self._ends, self._sums = (
-            np.zeros((1, 1 + len(self.specs)), np.int64),
-            np.zeros((0, len(self.specs)), np.uint32),
-        )
-        self._since = np.zeros(len(self.specs), np.uint32)
-        self._written = self._ends[-1].copy()
+        self._read_index()
 
     @property
     def _files(self) -> list[Path]:

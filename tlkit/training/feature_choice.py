@@ -169,7 +169,6 @@ def _open_disk(spec: CacheConfig, wanted: Wanted, storage: str, key: str) -> Fea
     specs = column_specs(wanted.parts, storage)
     folder = features_folder() / key
     about = {"storage": storage, "backbone": wanted.backbone, "boundary": _boundary(wanted.parts)}
-    make_room(0, spec.limit, folder)
     features = wanted.features(DiskTable(folder, specs, about), storage)
     needed = wanted.count_bytes(features) * wanted.count_missing(features) // max(1, wanted.count_rows())
     try:
