@@ -30,10 +30,7 @@ import pandas as pd
 import scipy.stats
 from rich.console import Console
 from rich.table import Column, Table
-
-from tlkit.config import DataConfig
-from tlkit.data.sources import read_rows
-from tlkit.workflows.rank_examples import stratified_rows
+from sides import slice_pictures
 
 BACKBONES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "mobilenet_v2_torchvision")
 SCORES = ("logme", "knn")
@@ -195,11 +192,7 @@ def sliced(data: str, out: Path) -> str:
         return data
     path = out / f"{Path(source).name}-{count}.csv"
     if not path.exists():
-        rows = read_rows(source, DataConfig(source=source))
-        labels = rows.labels["label"].astype(str).to_numpy()
-        chosen = stratified_rows(np.unique(labels, return_inverse=True)[1], int(count), seed=0)
-        paths = np.array(rows.paths)[chosen]
-        pd.DataFrame({"path": paths, "label": labels[chosen]}).to_csv(path, index=False)
+        slice_pictures(source, int(count), path)
     return str(path)
 
 

@@ -1,122 +1,141 @@
 """Training a head on a frozen backbone: tlkit against what people write, on the same pictures and weights.
 
     python benchmarks/head_stage.py --data elpv --epochs 10 --repeats 3
+    python benchmarks/head_stage.py --data elpv --epochs 10 --repeats 3 --views 4
 
 Each side is a process of its own, from file names to a trained head: reading and decoding, loading the
 weights, tracing, training and validating are in its seconds, importing is not. All have the same splits,
-batches of 32, epochs, rate and head (pooling, dropout 0.2, one dense layer), without augmentation or early
-stopping. Medians of the repeats.
+batches of 32, epochs, rate and head (pooling, dropout 0.2, one dense layer), without early stopping, and
+without augmentation unless there are several views: then pictures are flipped at random. Medians of the
+repeats; on two cores and ELPV a repeat takes about ten minutes, most of it for the last side.
 
-- `one pass`: `from_raw` and the backbone over training and validation, once. The least that can be done.
-- `tlkit`: plan `head`, with an empty feature cache; `tlkit, warm` finds the features of the first.
+- `one pass`: `from_raw` and the backbone over training (once for each view) and validation. The least that
+  can be done.
+- `tlkit`: plan `head`, with an empty feature cache.
+- `tlkit, warm`: the same afterwards, with the features of the first, and another rate and dropout.
 - `by hand`: the same features as arrays, and a Keras model of the head on them.
 - `Keras guide`: https://keras.io/guides/transfer_learning, frozen backbone called with `training=False`, the
   decoded pictures in `Dataset.cache()`.
+
+`to test` is, of tlkit, the seconds from the start of training to the metrics of the test split.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from sides import (
+    Answer,
+    Found,
+    Side,
+    make_parser,
+    median,
+    own_features,
+    ratio,
+    run_side,
+    run_sides,
+    slice_pictures,
+)
 
-Answer = dict[str, float | None]
 BATCH_SIZE = 32
 RATE = 1e-3
+DROPOUT = 0.2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="elpv")
+    parser = make_parser(__doc__, SIDES, data="elpv")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--sides", nargs="+", default=list(SIDES))
-    parser.add_argument("--side", help=argparse.SUPPRESS)
-    parser.add_argument("--out", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        answer = SIDES[arguments.side](arguments)
-        Path(arguments.out).write_text(json.dumps(answer), encoding="utf-8")
-        return
-    found: dict[str, list[Answer]] = {side: [] for side in arguments.sides}
-    with tempfile.TemporaryDirectory() as scratch:
-        for repeat in range(arguments.repeats):
-            for side in arguments.sides:
-                found[side].append(run_side(side, Path(scratch), repeat))
-                print(f"{side}: {found[side][-1]}", file=sys.stderr, flush=True)
-    report(found, arguments)
+    parser.add_argument("--views", type=int, default=1, help="augmented versions of each training picture")
+    run_sides(parser, SIDES, report, prepare)
 
 
-def run_side(side: str, scratch: Path, repeat: int) -> Answer:
-    """One measurement, in a process of its own and, for tlkit, with a feature cache of each repeat's own."""
-    out = scratch / "answer.json"
-    environment = os.environ | {"HEAD_STAGE_FEATURES": str(scratch / f"features-{repeat}")}
-    command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--out", str(out)]
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-    answer: Answer = json.loads(out.read_text(encoding="utf-8"))
-    return answer
-
-
-def report(found: dict[str, list[Answer]], arguments: argparse.Namespace) -> None:
-    medians = {
-        side: statistics.median(a["seconds"] or 0.0 for a in answers) for side, answers in found.items()
-    }
-    table = Table("side", "seconds (median)", "all", "against tlkit", "validation accuracy")
+def report(found: Found, arguments: argparse.Namespace) -> tuple[Table, dict[str, Any]]:
+    table = Table("side", "seconds (median)", "all", "against tlkit", "to test", "validation accuracy")
     for side, answers in found.items():
         each = " ".join(f"{answer['seconds']:.1f}" for answer in answers)
-        ratio = f"{medians[side] / medians['tlkit']:.2f}×" if "tlkit" in medians else "–"
         accuracy = answers[-1]["accuracy"]
-        shown = "–" if accuracy is None else f"{accuracy:.4f}"
-        table.add_row(side, f"{medians[side]:.1f}", each, ratio, shown)
-    Console(stderr=True).print(table)
-    print(
-        json.dumps({"data": arguments.data, "epochs": arguments.epochs, "medians": medians, "sides": found})
-    )
+        table.add_row(
+            side,
+            f"{median(answers):.1f}",
+            each,
+            ratio(found, side),
+            f"{median(answers, 'to_test'):.1f}" if "to_test" in answers[0] else "–",
+            "–" if accuracy is None else f"{accuracy:.4f}",
+        )
+    return table, {"medians": {side: median(answers) for side, answers in found.items()}}
 
 
-def make_config(arguments: argparse.Namespace, **changes: Any) -> Any:
+def prepare(arguments: argparse.Namespace) -> Answer:
+    if arguments.limit:
+        slice_pictures(arguments.data, arguments.limit, _table(arguments))
+    return {}
+
+
+def _table(arguments: argparse.Namespace) -> Path:
+    path: Path = arguments.scratch / "pictures.csv"
+    return path
+
+
+def make_config(arguments: argparse.Namespace, rate: float = RATE, dropout: float = DROPOUT) -> Any:
     from tlkit.config import load_config
 
     tree = {
-        "data": {"source": arguments.data},
+        "data": {"source": str(_table(arguments)) if arguments.limit else arguments.data},
         "backbone": arguments.backbone,
-        "plan": [{"name": "head", "train": "head", "epochs": arguments.epochs, "learning_rate": RATE}],
-        "preprocessing": {"augment": "none"},
+        "plan": [{"name": "head", "train": "head", "epochs": arguments.epochs, "learning_rate": rate}],
+        "head": {"dropout": dropout},
+        "preprocessing": {"augment": "none" if arguments.views == 1 else "default"},
         "training": {"global_batch_size": BATCH_SIZE, "schedule": "constant", "warmup": 0.0},
-        "cache": {"views": 1},
-        **changes,
+        "cache": {"views": arguments.views},
     }
     return load_config(tree).config
 
 
 def run_tlkit(arguments: argparse.Namespace) -> Answer:
-    from tlkit.training import feature_choice, train_stages
+    own_features(arguments)
+    return _run_tlkit(make_config(arguments))
+
+
+def run_warm(arguments: argparse.Namespace) -> Answer:
+    if not own_features(arguments).exists():
+        run_side("tlkit", arguments.repeat, arguments.scratch)
+    return _run_tlkit(make_config(arguments, rate=2 * RATE, dropout=2 * DROPOUT))
+
+
+def _run_tlkit(config: Any) -> Answer:
+    from tlkit.training import train_stages
+    from tlkit.workflows.outputs import evaluate_examples, model_function
     from tlkit.workflows.prepare import prepare
 
-    features = Path(os.environ["HEAD_STAGE_FEATURES"])
-    feature_choice.features_folder = lambda: features
     started = time.perf_counter()
-    prepared = prepare(make_config(arguments))
+    prepared = prepare(config)
+    run = prepared.trainable
     with tempfile.TemporaryDirectory() as folder:
-        trained = train_stages(prepared.trainable, prepared.stages, Path(folder))
-    seconds = time.perf_counter() - started
-    (record,) = trained.records
+        began = time.perf_counter()
+        trained = train_stages(run, prepared.stages, Path(folder))
+        seconds = time.perf_counter() - started
+        features = trained.features
+        outputs = evaluate_examples(
+            model_function(run.model if features is None else features.parts.upper),
+            prepared.preprocessing,
+            prepared.dataset.splits["test"],
+            "classify",
+            prepared.dataset.manifest.classes,
+            run.head.loss,
+            run.global_batch_size,
+            features,
+        )
     return {
         "seconds": seconds,
-        "stage_seconds": record.seconds,
         "accuracy": float(trained.history["val_accuracy"].iloc[-1]),
+        "to_test": time.perf_counter() - began,
+        "test_accuracy": outputs.metrics["accuracy"],
     }
 
 
@@ -124,22 +143,25 @@ def run_one_pass(arguments: argparse.Namespace) -> Answer:
     read = _read(arguments)
     started = time.perf_counter()
     _load(read)
-    for name in ("train", "validation"):
-        _features(read, name)
+    _all_features(read, arguments)
     return {"seconds": time.perf_counter() - started, "accuracy": None}
 
 
 def run_by_hand(arguments: argparse.Namespace) -> Answer:
     import keras
+    import numpy as np
 
     read = _read(arguments)
     started = time.perf_counter()
     _load(read)
-    arrays = {name: _features(read, name) for name in ("train", "validation")}
-    inputs = keras.Input(arrays["train"][0].shape[1:])
-    model = keras.Model(inputs, _head(inputs, len(read["classes"])))
-    accuracy = _fit(model, arrays["train"], arrays["validation"], arguments.epochs, BATCH_SIZE)
-    return {"seconds": time.perf_counter() - started, "accuracy": accuracy}
+    (views, labels), validation = _all_features(read, arguments)
+    inputs = keras.Input(views.shape[2:])
+    model = _compiled(inputs, inputs, len(read["classes"]))
+    rng = np.random.default_rng(0)
+    for _ in range(arguments.epochs):
+        drawn = views[rng.integers(len(views), size=len(labels)), np.arange(len(labels))]
+        history = model.fit(drawn, labels, validation_data=validation, batch_size=BATCH_SIZE, verbose=0)
+    return {"seconds": time.perf_counter() - started, "accuracy": history.history["val_accuracy"][-1]}
 
 
 def run_keras_guide(arguments: argparse.Namespace) -> Answer:
@@ -153,25 +175,26 @@ def run_keras_guide(arguments: argparse.Namespace) -> Answer:
     backbone.trainable = False
     inputs = keras.Input(backbone.input_shape[1:])
     x = keras.layers.GlobalAveragePooling2D()(backbone(inputs, training=False))
-    model = keras.Model(inputs, _head(x, len(read["classes"])))
+    model = _compiled(inputs, x, len(read["classes"]))
 
-    def dataset(name: str, shuffle: bool) -> tf.data.Dataset:
+    def dataset(name: str) -> tf.data.Dataset:
         examples = read["splits"][name]
-        files = tf.data.Dataset.from_tensor_slices((examples.paths, examples.targets))
-        decoded = files.map(
-            lambda path, label: (_decode(read, path), label), num_parallel_calls=tf.data.AUTOTUNE
-        )
-        decoded = decoded.cache()
-        if shuffle:
+        decoded = _decoded(read, name).cache()
+        if name == "train":
             decoded = decoded.shuffle(len(examples.ids))
-        scaled = decoded.batch(BATCH_SIZE).map(
-            lambda pictures, labels: (read["preprocessing"].encode(pictures), labels),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        return scaled.prefetch(tf.data.AUTOTUNE)
 
-    accuracy = _fit(model, (dataset("train", True),), (dataset("validation", False),), arguments.epochs, None)
-    return {"seconds": time.perf_counter() - started, "accuracy": accuracy}
+        def encode(pictures: Any, labels: Any) -> tuple[Any, Any]:
+            if name == "train" and arguments.views > 1:
+                pictures = tf.image.random_flip_up_down(tf.image.random_flip_left_right(pictures))
+            return read["preprocessing"].encode(pictures), labels
+
+        batches = decoded.batch(BATCH_SIZE).map(encode, num_parallel_calls=tf.data.AUTOTUNE)
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    history = model.fit(
+        dataset("train"), validation_data=dataset("validation"), epochs=arguments.epochs, verbose=0
+    )
+    return {"seconds": time.perf_counter() - started, "accuracy": history.history["val_accuracy"][-1]}
 
 
 def _read(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -200,53 +223,67 @@ def _load(read: dict[str, Any]) -> None:
     read["backbone"] = load(read["entry"], image_size=read["preprocessing"].image_size).model
 
 
-def _decode(read: dict[str, Any], path: Any) -> Any:
+def _decoded(read: dict[str, Any], name: str) -> Any:
+    """Pictures of a split, uint8, and their labels, one by one."""
     import tensorflow as tf
 
-    size = read["preprocessing"].image_size
-    return tf.ensure_shape(read["preprocessing"].decode(tf.io.read_file(path)), (size, size, 3))
+    examples, preprocessing = read["splits"][name], read["preprocessing"]
+    shape = (preprocessing.image_size, preprocessing.image_size, 3)
+
+    def decode(path: Any, label: Any) -> tuple[Any, Any]:
+        return tf.ensure_shape(preprocessing.decode(tf.io.read_file(path)), shape), label
+
+    files = tf.data.Dataset.from_tensor_slices((examples.paths, examples.targets))
+    return files.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _features(read: dict[str, Any], name: str) -> tuple[Any, Any]:
-    """Pooled features of a split, float32 (n, C), and its labels: decode, encode, backbone, mean."""
+def _all_features(read: dict[str, Any], arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Of training: pooled features of each view, float32 (views, n, C), and labels; of validation: (n, C)."""
     import keras
     import numpy as np
     import tensorflow as tf
 
-    examples, backbone = read["splits"][name], read["backbone"]
-    files = tf.data.Dataset.from_tensor_slices(examples.paths)
-    pictures = files.map(lambda path: _decode(read, path), num_parallel_calls=tf.data.AUTOTUNE)
-    batches = pictures.batch(BATCH_SIZE).map(read["preprocessing"].encode).prefetch(tf.data.AUTOTUNE)
+    backbone, preprocessing = read["backbone"], read["preprocessing"]
     pooled = keras.layers.GlobalAveragePooling2D()
     compute = tf.function(lambda inputs: pooled(backbone(inputs, training=False)), reduce_retracing=True)
-    return np.concatenate([compute(batch).numpy() for batch in batches]), examples.targets
+
+    def features(name: str, view: int) -> Any:
+        def encode(pictures: Any, number: Any) -> Any:
+            if name == "train":
+                pictures = preprocessing.augment(
+                    pictures,
+                    tf.stack([tf.fill(tf.shape(number), tf.constant(view, tf.int64)), number], axis=1),
+                )
+            return preprocessing.encode(pictures)
+
+        numbered = _decoded(read, name).enumerate().map(lambda number, example: (example[0], number))
+        batches = numbered.batch(BATCH_SIZE).map(encode).prefetch(tf.data.AUTOTUNE)
+        return np.concatenate([compute(batch).numpy() for batch in batches])
+
+    views = np.stack([features("train", view) for view in range(arguments.views)])
+    splits = read["splits"]
+    return (views, splits["train"].targets), (features("validation", 0), splits["validation"].targets)
 
 
-def _head(x: Any, n_classes: int) -> Any:
+def _compiled(inputs: Any, x: Any, n_classes: int) -> Any:
+    """The head on top of `x`, a tensor that `inputs` lead to."""
     import keras
 
-    return keras.layers.Dense(n_classes)(keras.layers.Dropout(0.2)(x))
-
-
-def _fit(model: Any, train: Any, validation: Any, epochs: int, batch_size: int | None) -> float:
-    import keras
-
+    model = keras.Model(inputs, keras.layers.Dense(n_classes)(keras.layers.Dropout(DROPOUT)(x)))
     model.compile(
         keras.optimizers.AdamW(RATE),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    held_out = validation if len(validation) > 1 else validation[0]
-    history = model.fit(*train, validation_data=held_out, epochs=epochs, batch_size=batch_size, verbose=0)
-    return float(history.history["val_accuracy"][-1])
+    return model
 
 
-SIDES: dict[str, Callable[[argparse.Namespace], Answer]] = {
-    "one pass": run_one_pass,
-    "tlkit": run_tlkit,
-    "tlkit, warm": run_tlkit,
-    "by hand": run_by_hand,
-    "Keras guide": run_keras_guide,
+SIDES = {
+    "one pass": Side(run_one_pass),
+    "tlkit": Side(run_tlkit),
+    "tlkit, warm": Side(run_warm),
+    "by hand": Side(run_by_hand),
+    "Keras guide": Side(run_keras_guide),
 }
 
 
