@@ -12,6 +12,7 @@ from tlkit import zoo
 from tlkit.backbones import load
 from tlkit.backbones.graph import calls_of
 from tlkit.freezing import group_layers
+from tlkit.zoo.entry import Scaling
 
 # Parameters. Above, an entry takes too much time for every run; the smallest of its family may have more.
 LARGE, LARGE_FAMILY = 20_000_000, 60_000_000
@@ -58,6 +59,11 @@ def test_an_entry_builds_and_its_groups_hold_every_layer_once(entry):
     assert len(layers) == len(set(layers))
     assert groups[-1].cut is model.output
     check_cuts(model, groups)
+    if entry.source.kind == "keras":
+        scales_itself = any(
+            isinstance(x, keras.layers.Rescaling | keras.layers.Normalization) for x in model.layers
+        )
+        assert scales_itself == (entry.input.scaling == Scaling())
     del backbone, groups, model
     gc.collect()
 

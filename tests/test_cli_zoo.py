@@ -64,6 +64,7 @@ def test_info_says_where_everything_is(capsys, tmp_path, monkeypatch):
     out = capsys.readouterr().out
     assert "ImageNet top-1 accuracy" in out
     assert "citation: He et al." in out
+    assert "license: MIT\nlicense_source: https://github.com/keras-team/keras/" in out
 
 
 def test_info_shows_the_parameters_of_the_groups(capsys):

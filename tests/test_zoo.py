@@ -65,6 +65,15 @@ def test_names_are_unique_and_every_reference_names_its_source():
         assert all(reference.source.startswith("https://") for reference in entry.reference)
 
 
+def test_every_licence_of_weights_names_where_it_was_read():
+    for entry in zoo.entries():
+        if entry.source.kind == "none":
+            assert entry.license_source is None
+            continue
+        assert "https://" in entry.license_source, entry.name
+        assert entry.license not in ("BSD", "unknown", "not stated"), entry.name
+
+
 def test_unknown_backbone_names_the_nearest():
     with pytest.raises(
         UnknownNameError, match=r"'efficentnet_lite0'\. Did you mean 'efficientnet_lite0'\?.*zoo list"

@@ -61,6 +61,7 @@ def test_a_hugging_face_folder_becomes_an_entry():
     add_to_zoo("my_bert", str(BERT))
     entry = registered("my_bert")
     assert (entry.modality, entry.family) == ("text", "bert")
+    assert entry.license_source is None  # that of the family is of other weights
     assert entry.source.sha256 == hash_of(BERT)
     backbone = load("my_bert")
     assert entry.params == backbone.model.count_params()
@@ -71,6 +72,14 @@ def test_an_entry_of_the_zoo_can_be_copied(monkeypatch):
     add_to_zoo("my_text", "text_mlp", license="ours")
     assert registered("my_text").source.kind == "none"
     assert zoo.get("my_text").license == "ours"
+
+
+def test_a_licence_of_ones_own_does_not_keep_the_source_of_another():
+    path = add_to_zoo("my_net", "mine.keras", license="theirs").file
+    path.write_text(path.read_text().replace("license: theirs", "license: theirs\n    license_source: there"))
+    assert zoo.get("my_net").license_source == "there"
+    assert add_to_zoo("copied", "my_net").entry.license_source == "there"
+    assert add_to_zoo("mine", "my_net", license="ours").entry.license_source is None
 
 
 @pytest.mark.real

@@ -80,6 +80,7 @@ def describe_keras_hub(
         "name": name,
         "source": source.model_dump(),
         "license": _LICENSE,
+        "license_source": None,
         "citation": None,
         "verified": False,
     }

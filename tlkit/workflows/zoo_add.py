@@ -86,8 +86,10 @@ def add_to_zoo(
                 entry = describe(named, name, scaling=chosen, image_size=image_size, trust=trust)
             if preprocessing is not None:
                 entry = _of_strings(entry, preprocessing)
-            told = {"license": license, "citation": citation}
-            entry = entry.model_copy(update={key: value for key, value in told.items() if value is not None})
+            if license is not None:
+                entry = entry.model_copy(update={"license": license, "license_source": None})
+            if citation is not None:
+                entry = entry.model_copy(update={"citation": citation})
             backbone = load(entry, trust=trust)
         entry = backbone.entry.model_copy(update={"params": backbone.model.count_params()})
         groups = group_parameters(backbone)

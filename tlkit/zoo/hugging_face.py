@@ -136,6 +136,7 @@ def entry_of_folder(path: str | Path) -> ZooEntry:
         },
         "params": count_parameters(architecture.family, arguments, pooler="pooler" in groups),
         "license": "as the folder's model card says",
+        "license_source": None,
         "citation": None,
         "verified": False,
     }
