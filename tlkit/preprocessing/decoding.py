@@ -25,21 +25,24 @@ from tlkit.preprocessing.file_bytes import (
     slice_at,
 )
 from tlkit.preprocessing.gif import decode_first_frame
+from tlkit.preprocessing.jpeg import Spare, decode_jpeg
 from tlkit.preprocessing.kinds import ACCEPTED, REFUSED, bmp_has_alpha, kind_index
-from tlkit.preprocessing.orientation import apply_orientation, exif_orientation, jpeg_orientation
+from tlkit.preprocessing.orientation import apply_orientation, exif_orientation
 
 _UPRIGHT = 1
 _GREY, _COLOUR, _PALETTE = 0, 2, 3  # PNG colour types; bit 4 adds an alpha channel
 _ALPHA_BIT = 4
 
 
-def decode_picture(raw: tf.Tensor) -> tf.Tensor:
+def decode_picture(raw: tf.Tensor, spare: Spare | None = None) -> tf.Tensor:
     """The scalar string `raw` (a whole file) as a uint8 RGB picture (H, W, 3) of its own size.
+
+    `spare` says how much larger than needed a picture is: a JPEG then comes smaller, see `decode_jpeg`.
 
     Errors: `tf.errors.InvalidArgumentError`, whose message says what the bytes are.
     """
     decoders = {
-        "JPEG": _decode_jpeg,
+        "JPEG": lambda raw: decode_jpeg(raw, spare),
         "PNG": _decode_png,
         "WebP": _decode_webp,
         "GIF": _decode_gif,
@@ -53,19 +56,6 @@ def decode_picture(raw: tf.Tensor) -> tf.Tensor:
     )
     picture = apply_orientation(tf.ensure_shape(picture, (None, None, 3)), orientation)
     return tf.ensure_shape(picture, (None, None, 3))
-
-
-def _decode_jpeg(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    # The accurate transform and smooth chroma are what other decoders do; TensorFlow's default is neither
-    # promised nor the same on every machine.
-    picture = tf.io.decode_jpeg(
-        raw,
-        channels=3,
-        fancy_upscaling=True,
-        try_recover_truncated=False,
-        dct_method="INTEGER_ACCURATE",
-    )
-    return picture, jpeg_orientation(raw)
 
 
 def _decode_png(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

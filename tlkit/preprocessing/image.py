@@ -13,7 +13,8 @@ from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.errors import ConfigError
 from tlkit.preprocessing.augment import Augment, make_augment
 from tlkit.preprocessing.decoding import decode_picture
-from tlkit.preprocessing.resizing import resize_to_square
+from tlkit.preprocessing.jpeg import Spare
+from tlkit.preprocessing.resizing import resize_to_square, times_larger
 from tlkit.zoo.entry import ImageInput, Resizing, Scaling
 
 _LARGEST_ZOOM = 8
@@ -38,10 +39,12 @@ class ImagePreprocessing:
     def decode(self, raw: tf.Tensor) -> tf.Tensor:
         """A scalar string, the bytes of one file, as a sample: uint8 (H, W, 3).
 
+        A JPEG that is much larger than the sample is decoded at a half or a quarter of its sides.
+
         Errors: `tf.errors.InvalidArgumentError` for bytes that are not a whole picture of an accepted kind.
         """
         # There is no Python control flow over tensors in it: converting it would only make tracing slower.
-        picture = tf.autograph.experimental.do_not_convert(decode_picture)(raw)
+        picture = tf.autograph.experimental.do_not_convert(decode_picture)(raw, self._spare)
         return self._resize(picture)
 
     def decode_batch(self, raw: tf.Tensor) -> tf.Tensor:
@@ -68,8 +71,17 @@ class ImagePreprocessing:
         return self.encode(self.decode_batch(raw))
 
     def _resize(self, picture: tf.Tensor) -> tf.Tensor:
-        resizing = self.resizing.model_copy(update={"fit": self.resize})
-        return resize_to_square(picture, self.image_size, resizing)
+        return resize_to_square(picture, self.image_size, self._resizing)
+
+    @property
+    def _resizing(self) -> Resizing:
+        return self.resizing.model_copy(update={"fit": self.resize})
+
+    @property
+    def _spare(self) -> Spare | None:
+        if not self._resizing.antialias:
+            return None  # which pixels it takes is up to the size of the picture
+        return lambda sides: times_larger(sides, self.image_size, self._resizing)
 
     def _for_each(self, make_sample: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> tf.Tensor:
         shape = (self.image_size, self.image_size, 3)

@@ -18,6 +18,13 @@ def resize_to_square(picture: tf.Tensor, size: int, resizing: Resizing) -> tf.Te
     return tf.ensure_shape(resized, (size, size, 3))
 
 
+def times_larger(sides: tf.Tensor, size: int, resizing: Resizing) -> tf.Tensor:
+    """How many times a picture of `sides`, int32 (2,), is larger than what `resize_to_square` makes of it:
+    float64, of the side that is reduced least."""
+    decides = tf.reduce_max(sides) if resizing.fit == "pad" else tf.reduce_min(sides)
+    return tf.cast(decides, tf.float64) / size
+
+
 def _stretch(picture: tf.Tensor, size: int, resizing: Resizing) -> tf.Tensor:
     return _scale(picture, tf.constant([size, size]), resizing)
 
