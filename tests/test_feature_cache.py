@@ -32,6 +32,7 @@ from tlkit.preprocessing import make_augment
 from tlkit.preprocessing.views import all_flips, make_views, plain_view
 from tlkit.training import feature_choice, train_stages
 from tlkit.training.boundary import divide
+from tlkit.training.feature_cache import Features
 from tlkit.training.freeze import apply_freeze
 from tlkit.training.stage_features import choose_stage_cache, divide_stage
 
@@ -115,6 +116,38 @@ def test_a_second_run_and_the_evaluation_find_what_the_first_computed(tmp_path):
     assert second.records[0].cache["key"] == first.records[0].cache["key"] == stored_tables()[0].key
     assert {table.key: table.size for table in stored_tables()} == before
     assert second.features.count_missing(cached_run().dataset.splits["validation"], plain_view()) == 0
+
+
+@pytest.mark.parametrize("mode", ["disk", "memory"])
+def test_a_boundary_that_moves_up_starts_from_the_features_below(mode, tmp_path, monkeypatch):
+    from_pictures = []
+    make_raw = Features._make_raw
+
+    def spy(self, examples, views):
+        from_pictures.append(len(examples))
+        return make_raw(self, examples, views)
+
+    monkeypatch.setattr(Features, "_make_raw", spy)
+    stages = [Stage(f"{train}", train, 3, 0.01) for train in (2, 1, 1, "head")]
+    stages[2] = replace(stages[2], name="again")
+    cache = CacheConfig(mode=mode, storage="float32")
+    with_cache, trained = train(cached_run(cache, augment="flips"), tmp_path / "a", *stages)
+    assert (from_pictures.count(40), from_pictures.count(12)) == (1, 1), "training and validation, once"
+    assert [record.cache["mode"] for record in trained.records] == [mode] * 4
+    without, _ = train(cached_run(OFF, augment="flips"), tmp_path / "b", *stages)
+    np.testing.assert_allclose(with_cache, without, atol=1e-6)
+
+
+@pytest.mark.parametrize(("storage", "is_same"), [("float32", True), ("float16", False)])
+def test_features_from_rounded_ones_are_told_from_those_of_the_pictures(storage, is_same):
+    run = cached_run(CacheConfig(mode="disk", storage=storage))
+    apply_freeze(run.model, run.groups, TOP, run.batch_norm)
+    _, below = choose_stage_cache(run, TOP, divide_stage(run))
+    apply_freeze(run.model, run.groups, HEAD, run.batch_norm)
+    parts = divide_stage(run, below)
+    moved, _ = choose_stage_cache(run, HEAD, parts, below)
+    straight, _ = choose_stage_cache(run, HEAD, parts)
+    assert (moved.key == straight.key) == is_same
 
 
 def key_of(run, stage=HEAD):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Any
 
 import keras
@@ -13,6 +15,7 @@ from tlkit.backbones.graph import is_functional, replay
 from tlkit.freezing import LayerGroup
 
 FEATURES = "features"
+Place = tuple[int, int]  # the number of a call in the order of the graph, and which of its outputs
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,22 @@ class Parts:
 
     `lower` takes the model's inputs and gives the boundary: a dict of tensors, of which `features` (and
     `features_1` …) were computed with weights, and the others are inputs that are needed above, by name.
-    `lower` holds nothing that a stage changes; `upper` takes the boundary.
+    `lower` holds nothing that a stage changes; `upper` takes the boundary. `between` leads from a boundary
+    below to this one, where there was one. `places` are those of the features in the model's graph.
     """
 
     lower: keras.Model
     upper: keras.Model
+    places: Mapping[str, Place]
+    between: keras.Model | None = None
 
 
-def divide(model: keras.Model, groups: Sequence[LayerGroup], keep: Sequence[str] = ()) -> Parts | None:
+def divide(
+    model: keras.Model,
+    groups: Sequence[LayerGroup],
+    keep: Sequence[str] = (),
+    below: Parts | None = None,
+) -> Parts | None:
     """Divide a model as high as its frozen layers allow; None where no layer with weights is frozen.
 
     To call once `apply_freeze` has said what is frozen. Below the boundary is whatever depends on nothing
@@ -39,63 +50,98 @@ def divide(model: keras.Model, groups: Sequence[LayerGroup], keep: Sequence[str]
         model: The backbone, a model inside it, with its head.
         groups: The backbone's layer groups.
         keep: Inputs of the model that the boundary has in any case.
+        below: An earlier boundary of the model, whose features may be there. It is left alone where anything
+            below it trains now.
     """
-    backbone_layers = {id(layer) for group in groups for layer in group.layers}
     inputs = keras.tree.map_structure(
         lambda tensor: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name), model.input
     )
     given = {tensor.name: tensor for tensor in keras.tree.flatten(inputs)}
-    # What is below the boundary, and of what no layer with weights had a part in, the inputs that it is of.
-    fixed = {id(tensor): tensor for tensor in given.values()}
-    origins = {id(tensor): {name} for name, tensor in given.items()}
-    boundary: dict[int, keras.KerasTensor] = {}
-
-    def make_call(inside: bool) -> Any:
-        def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-            if is_functional(operation):
-                holds = any(id(layer) in backbone_layers for layer in operation._flatten_layers())
-                return replay(operation, args[0], make_call(inside or holds))
-            needed = [tensor for tensor in keras.tree.flatten((args, kwargs)) if _is_symbolic(tensor)]
-            outputs = operation(*args, **kwargs)
-            if not all(id(tensor) in fixed for tensor in needed) or not _is_constant(operation, inside):
-                boundary.update({id(tensor): tensor for tensor in needed if id(tensor) in fixed})
-                return outputs
-            made = {id(tensor): tensor for tensor in keras.tree.flatten(outputs)}
-            fixed.update(made)
-            if not getattr(operation, "weights", ()) and all(id(tensor) in origins for tensor in needed):
-                origins.update(dict.fromkeys(made, set().union(*(origins[id(x)] for x in needed))))
-            return outputs
-
-        return call
-
-    outputs = replay(model, inputs, make_call(inside=False))
-    computed = [tensor for key, tensor in boundary.items() if key not in origins]
+    walk = _Walk(given, {id(layer) for group in groups for layer in group.layers}, below)
+    outputs = replay(model, inputs, walk.call)
+    computed = [tensor for key, tensor in walk.boundary.items() if key not in walk.origins]
     if not computed:
         return None
-    passed = set().union(*(origins[key] for key in boundary if key in origins), set(keep) & set(given))
     named = {f"{FEATURES}_{place}" if place else FEATURES: tensor for place, tensor in enumerate(computed)}
-    named |= {name: given[name] for name in sorted(passed)}
+    place_of = {id(tensor): place for place, tensor in walk.made.items()}
+    places = {name: place_of[id(tensor)] for name, tensor in named.items()}
+    passed = [walk.origins[key] for key in walk.boundary if key in walk.origins]
+    named |= {name: given[name] for name in sorted(set().union(*passed, set(keep) & set(given)))}
+    between = None
+    if below is not None and walk.leads_to(named):
+        start = given | {name: walk.made[place] for name, place in below.places.items()}
+        start = {name: start[name] for name in below.lower.output}
+        between = _cut_out(start, named, f"{model.name}_between")
     lower = keras.Model(inputs, named, name=f"{model.name}_below")
-    return Parts(lower, _above(named, outputs, f"{model.name}_above"))
+    return Parts(lower, _cut_out(named, outputs, f"{model.name}_above"), places, between)
 
 
-def _above(boundary: dict[str, Any], outputs: Any, name: str) -> keras.Model:
-    """From the boundary to the outputs. Keras wants the inputs' names to be those of the dict."""
+class _Walk:
+    """Once through the calls of a model, which tells what stays the same through a stage.
+
+    Attributes:
+        fixed: The tensors that do.
+        boundary: Those of them that something else needs.
+        origins: Of those that no layer with weights had a part in, the names of the inputs that they are of.
+        made: Those that were computed, by place.
+    """
+
+    def __init__(
+        self, given: Mapping[str, keras.KerasTensor], backbone: set[int], below: Parts | None
+    ) -> None:
+        self.fixed = {id(tensor) for tensor in given.values()}
+        self.boundary: dict[int, keras.KerasTensor] = {}
+        self.origins = {id(tensor): {name} for name, tensor in given.items()}
+        self.made: dict[Place, keras.KerasTensor] = {}
+        self._backbone = backbone
+        self._numbers = count()
+        self._start = set() if below is None else set(below.places.values())
+        self._above = set() if below is None else {id(given[x]) for x in below.lower.output if x in given}
+
+    def call(self, operation: Any, *args: Any, inside: bool = False, **kwargs: Any) -> Any:
+        """`inside` the backbone, where chance is switched off?"""
+        if is_functional(operation):
+            inside = inside or any(id(layer) in self._backbone for layer in operation._flatten_layers())
+            return replay(operation, args[0], partial(self.call, inside=inside))
+        needed = [tensor for tensor in keras.tree.flatten((args, kwargs)) if _is_symbolic(tensor)]
+        number, outputs = next(self._numbers), operation(*args, **kwargs)
+        if not all(id(tensor) in self.fixed for tensor in needed) or not _is_constant(operation, inside):
+            self.boundary.update({id(tensor): tensor for tensor in needed if id(tensor) in self.fixed})
+            return outputs
+        follows = all(id(tensor) in self._above for tensor in needed)
+        of_inputs = None
+        if not getattr(operation, "weights", ()) and all(id(tensor) in self.origins for tensor in needed):
+            of_inputs = set().union(*(self.origins[id(tensor)] for tensor in needed))
+        for which, tensor in enumerate(keras.tree.flatten(outputs)):
+            self.made[number, which] = tensor
+            self.fixed.add(id(tensor))
+            if follows or (number, which) in self._start:
+                self._above.add(id(tensor))
+            if of_inputs is not None:
+                self.origins[id(tensor)] = of_inputs
+        return outputs
+
+    def leads_to(self, boundary: Mapping[str, keras.KerasTensor]) -> bool:
+        """Whether a boundary can be computed from the one below, and all of that is still the same."""
+        is_fixed = all(place in self.made for place in self._start)
+        return is_fixed and all(id(tensor) in self._above for tensor in boundary.values())
+
+
+def _cut_out(boundary: dict[str, Any], outputs: Any, name: str) -> keras.Model:
+    """From a boundary to what is above it. Keras wants the inputs' names to be those of the dict."""
     inputs = {key: keras.Input(x.shape[1:], dtype=x.dtype, name=key) for key, x in boundary.items()}
-    cut = keras.Model(list(boundary.values()), outputs)
-    again = replay(cut, list(inputs.values()), lambda operation, *args, **kwargs: operation(*args, **kwargs))
-    return keras.Model(inputs, again, name=name)
-
-
-def _named(boundary: list[Any], inputs: Any, keep: Sequence[str]) -> dict[str, Any]:
-    given = inputs if isinstance(inputs, dict) else {}
-    names = {id(tensor): name for name, tensor in given.items()}
-    computed = [
-        tensor for tensor in boundary if id(tensor) not in {id(x) for x in keras.tree.flatten(inputs)}
-    ]
-    named = {f"{FEATURES}_{place}" if place else FEATURES: tensor for place, tensor in enumerate(computed)}
-    named |= {names[id(tensor)]: tensor for tensor in boundary if id(tensor) in names}
-    return named | {name: given[name] for name in keep if name in given}
+    # Keras cuts where a tensor is taken in, and knows none that goes right through.
+    through = {id(tensor): inputs[key] for key, tensor in boundary.items()}
+    computed = [tensor for tensor in keras.tree.flatten(outputs) if id(tensor) not in through]
+    again: list[Any] = []
+    if computed:
+        cut = keras.Model(list(boundary.values()), computed)
+        again = replay(
+            cut, list(inputs.values()), lambda operation, *args, **kwargs: operation(*args, **kwargs)
+        )
+    through |= {id(tensor): new for tensor, new in zip(computed, again, strict=True)}
+    found = keras.tree.map_structure(lambda tensor: through[id(tensor)], outputs)
+    return keras.Model(inputs, found, name=name)
 
 
 def _is_constant(operation: Any, inside: bool) -> bool:

@@ -6,8 +6,8 @@ import functools
 import hashlib
 import statistics
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -19,23 +19,21 @@ from tlkit.data import Examples
 from tlkit.data.batches import padded_lengths
 from tlkit.data.pipeline import InputsOf, hash_ids, pipeline_options, sample_reader
 from tlkit.errors import TrainingError
-from tlkit.features import ALIGNMENT, Column, ColumnSpec, FeatureTable
+from tlkit.features import FeatureTable
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.preprocessing.views import Views
 from tlkit.progress import track
-from tlkit.training.boundary import FEATURES, Parts
+from tlkit.training.boundary import Parts
+from tlkit.training.feature_columns import TOKENS, WORDS, as_tensor, from_storage, take_rows, to_storage
 
 BATCH_SIZE = 32
-_STORED = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}
-_WORDS, _TOKENS = "words", "tokens"
-_PROBE = {_TOKENS: 7, _WORDS: 5}  # lengths by which it is told what an axis counts
 
 
 class Overflow(TrainingError):
     """A value does not fit into the storage type."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Features:
     """The features of one boundary, of any examples.
 
@@ -45,6 +43,7 @@ class Features:
         storage: `float32`, `float16` or `bfloat16`.
         preprocessing: Gives what the lower part takes.
         hashes: The content's hash of each example, by id.
+        seconds: What the frozen layers take for an example, from its sample on; None until it is measured.
     """
 
     parts: Parts
@@ -52,6 +51,7 @@ class Features:
     storage: str
     preprocessing: ImagePreprocessing | TextPreprocessing
     hashes: Mapping[str, str]
+    seconds: float | None = field(default=None, init=False)
 
     def rows(self, examples: Examples, views: Views) -> npt.NDArray[np.int64]:
         """Rows of the table, (n, views, rows of an example); −1 where there is none."""
@@ -71,8 +71,14 @@ class Features:
         )
         return each * len(views) * self._rows_each
 
-    def fill(self, examples: Examples, views: Views, name: str) -> None:
+    def fill(self, examples: Examples, views: Views, name: str, below: Features | None = None) -> None:
         """Compute what is missing, with a progress bar that says `name`.
+
+        Args:
+            examples: Whose features.
+            views: Which versions of them.
+            name: For people.
+            below: The features from which `parts.between` computes these, as far as they are there.
 
         Raises:
             Overflow: A value does not fit into the storage type.
@@ -88,42 +94,42 @@ class Features:
         ids = flat.reshape(len(chosen), len(views), self._rows_each)
         lengths = _lengths(chosen, self.preprocessing)
         steps = -(-len(chosen) // BATCH_SIZE)
+        compute, batches = self._source(chosen, views, below)
         with self.table.filling():
-            for number, batch in enumerate(track(self._inputs(chosen, views), f"Features of {name}", steps)):
+            for number, batch in enumerate(track(batches, f"Features of {name}", steps)):
                 part = slice(number * BATCH_SIZE, (number + 1) * BATCH_SIZE)
                 of_rows = {axis: np.repeat(sizes[part], self._rows_each) for axis, sizes in lengths.items()}
                 for view, inputs in enumerate(batch):
-                    self._add(list(ids[part, view].reshape(-1)), self._compute(inputs), of_rows)
+                    self._add(list(ids[part, view].reshape(-1)), compute(inputs), of_rows)
 
     def reader(self, examples: Examples, views: Views) -> InputsOf:
         """The features of filled examples, as the inputs of a pipeline."""
-        rows = tf.constant(self.rows(examples, views))
-        columns = [(column, as_tensor(column.values)) for column in self.table.columns()]
-        shapes = {name: tensor.shape for name, tensor in self.parts.lower.output.items()}
-        dtypes = {name: tensor.dtype for name, tensor in self.parts.lower.output.items()}
+        rows, gather = tf.constant(self.rows(examples, views)), self._gatherer()
 
         def read(indices: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
-            chosen = tf.gather(tf.gather(rows, indices), views.choose(seeds), batch_dims=1)
-            flat = tf.reshape(chosen, [-1])
-            values = {column.spec.name: _take(column, tensor, flat) for column, tensor in columns}
-            return {
-                name: tf.ensure_shape(_restored(value, dtypes[name]), shapes[name])
-                for name, value in values.items()
-            }
+            return gather(tf.gather(tf.gather(rows, indices), views.choose(seeds), batch_dims=1))
 
         return read
 
-    def measure(self, examples: Examples, views: Views) -> float:
-        """Seconds that the frozen layers take for an example, tracing and preprocessing left out."""
-        compute = self._compute
-        (inputs, *_) = next(iter(self._inputs(examples.take(examples.by_length[-BATCH_SIZE:]), views)))
+    def measure(self, examples: Examples, views: Views, below: Features | None = None) -> float:
+        """Seconds that an example takes to be computed, from `below` where that is given.
+
+        Tracing and preprocessing are left out. Sets `seconds`, too.
+        """
+        chosen = examples.take(examples.by_length[-BATCH_SIZE:])
+        compute, batches = self._source(chosen, views, below)
+        (inputs, *_) = next(iter(batches))
         compute(inputs)
-        seconds = []
+        times = []
         for _ in range(2):
             started = time.perf_counter()
             compute(inputs)
-            seconds.append(time.perf_counter() - started)
-        return statistics.median(seconds) / min(BATCH_SIZE, len(examples))
+            times.append(time.perf_counter() - started)
+        each = statistics.median(times) / len(chosen)
+        self.seconds = each
+        if compute is not self._compute and below is not None:
+            self.seconds += below.measure(examples, views) if below.seconds is None else below.seconds
+        return each
 
     @property
     def _rows_each(self) -> int:
@@ -143,8 +149,21 @@ class Features:
             for row in range(self._rows_each)
         ]
 
-    def _inputs(self, examples: Examples, views: Views) -> tf.data.Dataset:
-        """In the order of the examples: for each batch the inputs of each view."""
+    def _source(
+        self, examples: Examples, views: Views, below: Features | None
+    ) -> tuple[Callable[[Any], dict[str, tf.Tensor]], tf.data.Dataset]:
+        """What computes features, and its inputs: in the order of the examples, for each batch those of each
+        view."""
+        numbers = tf.data.Dataset.range(len(examples)).batch(BATCH_SIZE)
+        is_there = below is not None and not below.count_missing(examples, views)
+        if below is not None and self.parts.between is not None and is_there:
+            compute, make = self._compute_between, below._make_stored(examples, views)
+        else:
+            compute, make = self._compute, self._make_raw(examples, views)
+        batches = numbers.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return compute, batches.prefetch(2).with_options(pipeline_options())
+
+    def _make_raw(self, examples: Examples, views: Views) -> Callable[[tf.Tensor], tuple[Any, ...]]:
         samples_of, hashes = sample_reader(examples, self.preprocessing), hash_ids(examples.ids)
 
         def make(indices: tf.Tensor) -> tuple[Any, ...]:
@@ -152,26 +171,42 @@ class Features:
             versions = [views.make(samples, view, tf.gather(hashes, indices)) for view in range(len(views))]
             return tuple(self.preprocessing.encode(version) for version in versions)
 
-        batches = tf.data.Dataset.range(len(examples)).batch(BATCH_SIZE)
-        batches = batches.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return batches.prefetch(2).with_options(pipeline_options())
+        return make
 
-    @functools.cached_property
-    def _compute(self) -> Any:
-        """From the model's inputs to what is stored; traced once."""
-        lower = self.parts.lower
+    def _make_stored(self, examples: Examples, views: Views) -> Callable[[tf.Tensor], tuple[Any, ...]]:
+        rows, gather = tf.constant(self.rows(examples, views)), self._gatherer()
 
-        def compute(inputs: Any) -> dict[str, tf.Tensor]:
+        def make(indices: tf.Tensor) -> tuple[Any, ...]:
+            chosen = tf.gather(rows, indices)
+            return tuple(gather(chosen[:, view]) for view in range(len(views)))
+
+        return make
+
+    def _gatherer(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+        """From rows of the table to the tensors of the boundary."""
+        columns = [(column, as_tensor(column.values)) for column in self.table.columns()]
+        shapes = {name: tensor.shape for name, tensor in self.parts.lower.output.items()}
+        dtypes = {name: tensor.dtype for name, tensor in self.parts.lower.output.items()}
+
+        def gather(rows: tf.Tensor) -> dict[str, tf.Tensor]:
+            flat = tf.reshape(rows, [-1])
+            values = {column.spec.name: take_rows(column, tensor, flat) for column, tensor in columns}
             return {
-                name: _stored(tensor, self.storage) for name, tensor in lower(inputs, training=False).items()
+                name: tf.ensure_shape(from_storage(value, dtypes[name]), shapes[name])
+                for name, value in values.items()
             }
 
-        given = keras.tree.map_structure(
-            lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), lower._inputs_struct
-        )
-        # A model of one input that is no dict has it in a list, and is called with the tensor itself.
-        given = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
-        return tf.function(compute, input_signature=[given])
+        return gather
+
+    @functools.cached_property
+    def _compute(self) -> Callable[[Any], dict[str, tf.Tensor]]:
+        """From the model's inputs to what is stored; traced once."""
+        return _traced(self.parts.lower, self.storage)
+
+    @functools.cached_property
+    def _compute_between(self) -> Callable[[Any], dict[str, tf.Tensor]]:
+        """From the boundary below to what is stored; traced once."""
+        return _traced(self.parts.between, self.storage)
 
     def _add(
         self, ids: list[bytes], outputs: Mapping[str, tf.Tensor], lengths: dict[str, npt.NDArray[Any]]
@@ -208,50 +243,14 @@ class ReleaseMemory(keras.callbacks.Callback):
             self.table.release()
 
 
-def column_specs(parts: Parts, storage: str) -> tuple[ColumnSpec, ...]:
-    """The columns that a boundary needs."""
-    lower = parts.lower
-    given = keras.tree.map_structure(_probe, lower._inputs_struct)
-    given = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
-    outputs = lower.compute_output_spec(given)
-    return tuple(_column_spec(name, tensor, outputs[name], storage) for name, tensor in lower.output.items())
-
-
-def as_tensor(values: npt.NDArray[Any]) -> tf.Tensor:
-    """An array as a tensor over the same memory, which a mapped file keeps on the disk."""
-    with tf.device("CPU:0"):
-        if not values.size or values.ctypes.data % ALIGNMENT:
-            return tf.constant(values)
-        return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
-
-
-def _probe(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    size = _PROBE[_WORDS if tensor.name == "word_starts" else _TOKENS]
-    shape = (
-        1,
-        *(size if side is None and place == 0 else side for place, side in enumerate(tensor.shape[1:])),
-    )
-    return keras.KerasTensor(shape, tensor.dtype, name=tensor.name)
-
-
-def _column_spec(name: str, tensor: Any, probed: Any, storage: str) -> ColumnSpec:
-    is_float = name.startswith(FEATURES) and "float" in keras.backend.standardize_dtype(tensor.dtype)
-    dtype = _STORED[storage] if is_float else keras.backend.standardize_dtype(tensor.dtype)
-    axis = None
-    if len(tensor.shape) > 1 and tensor.shape[1] is None:
-        axis = next(axis for axis, size in _PROBE.items() if size == probed.shape[1])
-    shape = tuple(tensor.shape[2:] if axis else tensor.shape[1:])
-    return ColumnSpec(name, dtype, shape, axis)
-
-
 def _lengths(
     examples: Examples, preprocessing: ImagePreprocessing | TextPreprocessing
 ) -> dict[str, npt.NDArray[np.int64]]:
     """How many tokens and words each example has where it is padded no more than it has to be."""
     padded = padded_lengths(examples, preprocessing)
-    lengths = {} if padded is None else {_TOKENS: padded}
+    lengths = {} if padded is None else {TOKENS: padded}
     if examples.targets.dtype == object:
-        lengths[_WORDS] = np.array([len(tags) for tags in examples.targets], np.int64)
+        lengths[WORDS] = np.array([len(tags) for tags in examples.targets], np.int64)
     return lengths
 
 
@@ -262,33 +261,15 @@ def _own_hashes(examples: Examples, hashes: Mapping[str, str]) -> list[str]:
     return [hashes[str(name)] for name in examples.ids]
 
 
-def _stored(tensor: tf.Tensor, storage: str) -> tf.Tensor:
-    if not tensor.dtype.is_floating:
-        return tensor
-    stored = tf.cast(tensor, storage)
-    return tf.bitcast(stored, tf.uint16) if storage == "bfloat16" else stored
+def _traced(model: Any, storage: str) -> Callable[[Any], dict[str, tf.Tensor]]:
+    def compute(inputs: Any) -> dict[str, tf.Tensor]:
+        outputs = model(inputs, training=False)
+        return {name: to_storage(tensor, storage) for name, tensor in outputs.items()}
 
-
-def _restored(values: tf.Tensor, dtype: Any) -> tf.Tensor:
-    wanted = tf.as_dtype(keras.backend.standardize_dtype(dtype))
-    if wanted.is_floating and values.dtype == tf.uint16:
-        values = tf.bitcast(values, tf.bfloat16)
-    return tf.cast(values, wanted)
-
-
-def _take(column: Column, values: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """The values of some rows; those with an axis are padded to the longest of them."""
-    if column.starts is None or column.lengths is None:
-        return tf.gather(values, rows)
-    starts, lengths = (
-        tf.gather(tf.constant(column.starts), rows),
-        tf.gather(tf.constant(column.lengths), rows),
+    given = keras.tree.map_structure(
+        lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), model._inputs_struct
     )
-    places = tf.range(tf.reduce_max(lengths))
-    is_there = places[None] < lengths[:, None]
-    at = starts[:, None] + tf.cast(tf.where(is_there, places[None], 0), tf.int64)
-    taken = tf.gather(values, at)
-    padding = tf.constant(-1 if column.spec.name == "word_starts" else 0, values.dtype)
-    return tf.where(
-        tf.reshape(is_there, tf.concat([tf.shape(at), [1] * len(column.spec.shape)], 0)), taken, padding
-    )
+    # A model of one input that is no dict has it in a list, and is called with the tensor itself.
+    given = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
+    traced: Callable[[Any], dict[str, tf.Tensor]] = tf.function(compute, input_signature=[given])
+    return traced

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -12,11 +13,12 @@ import psutil
 from tlkit.config.cache import CacheConfig
 from tlkit.data import Examples
 from tlkit.errors import StorageError
-from tlkit.features import DiskTable, FeatureTable, MemoryTable, features_folder, make_room
+from tlkit.features import ColumnSpec, DiskTable, FeatureTable, MemoryTable, features_folder, make_room
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
-from tlkit.preprocessing.views import Views, plain_view
+from tlkit.preprocessing.views import Views
 from tlkit.training.boundary import FEATURES, Parts
-from tlkit.training.feature_cache import Features, column_specs
+from tlkit.training.feature_cache import Features
+from tlkit.training.feature_columns import column_specs, in_storage
 from tlkit.training.feature_key import key_of_boundary
 
 FLOAT32_UP_TO = 512 * 2**20
@@ -55,7 +57,8 @@ class CacheChoice:
 class Wanted:
     """The features that a stage could read: of `splits`, each example in the `views` of its split.
 
-    `hashes` are those of the examples' content, by id; `backbone` is for people.
+    `hashes` are those of the examples' content, by id; `backbone` is for people. `below` are those of a lower
+    boundary, from which they can be computed.
     """
 
     parts: Parts
@@ -64,9 +67,18 @@ class Wanted:
     views: Mapping[str, Views]
     hashes: Mapping[str, str]
     backbone: str
+    below: Features | None = None
+
+    @functools.cached_property
+    def specs(self) -> tuple[ColumnSpec, ...]:
+        """The columns, in float32."""
+        return column_specs(self.parts)
 
     def features(self, table: FeatureTable, storage: str) -> Features:
         return Features(self.parts, table, storage, self.preprocessing, self.hashes)
+
+    def in_memory(self, storage: str) -> Features:
+        return self.features(MemoryTable(in_storage(self.specs, storage)), storage)
 
     def count_bytes(self, features: Features) -> int:
         return sum(features.count_bytes(examples, self.views[name]) for name, examples in self.splits.items())
@@ -121,9 +133,9 @@ def choose_cache(
     choice = CacheChoice(mode, "all features are there", key, storage, n_views, total, missing)
     if not missing:
         return choice, features
-    seconds = features.measure(wanted.splits["train"], plain_view())
     count = sum(len(examples) for examples in wanted.splits.values())
-    fill, without = seconds * missing, seconds * epochs * count
+    fill = missing * features.measure(wanted.splits["train"], wanted.views["train"], wanted.below)
+    without = epochs * count * (features.seconds or 0.0)
     reading = epochs * total / n_views / READING_SPEED
     choice = replace(choice, fill_seconds=fill, saved_seconds=without - fill - reading)
     said = (
@@ -139,8 +151,8 @@ def choose_cache(
 def _storage(spec: CacheConfig, wanted: Wanted) -> str:
     if spec.storage != "auto":
         return spec.storage
-    exact = wanted.features(MemoryTable(column_specs(wanted.parts, "float32")), "float32")
-    return "float32" if wanted.count_bytes(exact) <= FLOAT32_UP_TO else "float16"
+    exact = wanted.count_bytes(wanted.in_memory("float32"))
+    return "float32" if exact <= FLOAT32_UP_TO else "float16"
 
 
 def _open(spec: CacheConfig, wanted: Wanted, storage: str) -> tuple[Features | None, str | None, str]:
@@ -151,22 +163,30 @@ def _open(spec: CacheConfig, wanted: Wanted, storage: str) -> tuple[Features | N
         if boundary is None:
             note = "; in memory, because a layer does not say what it does"
         else:
-            key = hashlib.sha256(f"{boundary} {storage}".encode()).hexdigest()[:32]
+            key = _key(boundary, storage, wanted)
             try:
                 return _open_disk(spec, wanted, storage, key), key, ""
             except StorageError as error:
                 if spec.mode == "disk":
                     raise
                 note = f"; in memory: {error}"
-    features = wanted.features(MemoryTable(column_specs(wanted.parts, storage)), storage)
+    features = wanted.in_memory(storage)
     total = wanted.count_bytes(features)
     if total > USABLE_MEMORY * psutil.virtual_memory().available:
         return None, None, f"{_size(total)} of features do not fit into memory{note}"
     return features, None, note
 
 
+def _key(boundary: str, storage: str, wanted: Wanted) -> str:
+    below, rounded = wanted.below, None
+    if below is not None and below.storage != "float32" and below.parts.places != wanted.parts.places:
+        # Not quite what the pictures themselves would give.
+        rounded = (below.storage, key_of_boundary(below.parts.lower, wanted.preprocessing))
+    return hashlib.sha256(f"{boundary} {storage} {rounded}".encode()).hexdigest()[:32]
+
+
 def _open_disk(spec: CacheConfig, wanted: Wanted, storage: str, key: str) -> Features:
-    specs = column_specs(wanted.parts, storage)
+    specs = in_storage(wanted.specs, storage)
     folder = features_folder() / key
     about = {"storage": storage, "backbone": wanted.backbone, "boundary": _boundary(wanted.parts)}
     features = wanted.features(DiskTable(folder, specs, about), storage)

@@ -14,31 +14,44 @@ from tlkit.training.trainable import Trainable
 STORED = ("train", "validation")  # test is evaluated once, and its features are stored then
 
 
-def divide_stage(run: Trainable) -> Parts | None:
-    """The model at the boundary of what is trainable now."""
+def divide_stage(run: Trainable, below: Features | None = None) -> Parts | None:
+    """The model at the boundary of what is trainable now, and the way there from the boundary of `below`."""
     with run.strategy.scope():
-        return divide(run.model, run.groups, keep=("word_starts",))
+        return divide(
+            run.model, run.groups, keep=("word_starts",), below=None if below is None else below.parts
+        )
 
 
-def store_features(run: Trainable, stage: Stage, parts: Parts | None) -> tuple[CacheChoice, Features | None]:
-    """Decide whether a stage reads stored features, and compute those that are missing."""
-    choice, features = choose_stage_cache(run, stage, parts)
+def store_features(
+    run: Trainable, stage: Stage, parts: Parts | None, below: Features | None = None
+) -> tuple[CacheChoice, Features | None]:
+    """Decide whether a stage reads stored features, and compute those that are missing.
+
+    `below` are those of the stage before; where everything under them is still frozen, these come from them.
+    """
+    if parts is None or parts.between is None:
+        below = None
+    choice, features = choose_stage_cache(run, stage, parts, below)
     if features is not None:
         make_console().print(f"Features: {choice.reason}", highlight=False, soft_wrap=True)
         try:
-            fill_features(run, features)
+            fill_features(run, features, below)
         except Overflow:
             features.table.leave()
             if run.cache.storage != "auto":
                 raise
-            choice, features = choose_stage_cache(run, stage, parts, storage="bfloat16")
+            choice, features = choose_stage_cache(run, stage, parts, below, storage="bfloat16")
             if features is not None:
-                fill_features(run, features)
+                fill_features(run, features, below)
     return choice, features
 
 
 def choose_stage_cache(
-    run: Trainable, stage: Stage, parts: Parts | None, storage: str | None = None
+    run: Trainable,
+    stage: Stage,
+    parts: Parts | None,
+    below: Features | None = None,
+    storage: str | None = None,
 ) -> tuple[CacheChoice, Features | None]:
     """Whether a stage reads stored features; where not, the reason."""
     is_text = isinstance(run.preprocessing, TextPreprocessing)
@@ -61,13 +74,14 @@ def choose_stage_cache(
         views={"train": run.views, "validation": plain_view()},
         hashes=dict(zip(table["id"], table["hash"], strict=True)),
         backbone=run.backbone,
+        below=below,
     )
     return choose_cache(run.cache, wanted, stage.epochs, deterministic=run.deterministic, storage=storage)
 
 
-def fill_features(run: Trainable, features: Features) -> None:
+def fill_features(run: Trainable, features: Features, below: Features | None = None) -> None:
     """Compute the features of training and validation that are not there yet."""
     assert run.views is not None
-    features.fill(run.dataset.splits["train"], run.views, "training")
+    features.fill(run.dataset.splits["train"], run.views, "training", below)
     if "validation" in run.dataset.splits:
-        features.fill(run.dataset.splits["validation"], plain_view(), "validation")
+        features.fill(run.dataset.splits["validation"], plain_view(), "validation", below)

@@ -73,10 +73,11 @@ def train_stages(
         before = hash_weights(frozen)
         place = Place(index, len(stages), first_epoch)
         try:
+            parts = divide_stage(run, features)
+            choice, stored = store_features(run, stage, parts, features)
             if features is not None:
                 features.table.leave()
-            parts = divide_stage(run)
-            choice, features = store_features(run, stage, parts)
+            features = stored
             model = compile_stage(run, stage, parts, state)
             history, state = _fit(run, model, stage, place, folder, callbacks, features, state)
         except KeyboardInterrupt:
