@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tlkit.config import PlanSpec, StageSpec, TrainingConfig, validate
 from tlkit.config.plan import (
+    AutoFreezePlan,
     FullPlan,
     GradualPlan,
     HeadPlan,
@@ -39,6 +40,8 @@ class Stage:
         layer_decay: What each layer group's rate is of that of the group above it.
         learning_rates: Peak rates of single layer groups and of `head`; they win over `layer_decay`.
         schedule: What the rate does over the stage. None: what `TrainingConfig` says.
+        auto_freeze: The percentile below which the lowest layer groups count as settled; None: none do.
+        epochs_before: Epochs of the same schedule that stages before this one have run.
 
     Raises:
         ConfigError: No epochs, or a rate that is not a positive number.
@@ -52,6 +55,8 @@ class Stage:
     layer_decay: float = 1.0
     learning_rates: Mapping[str, float] = field(default_factory=dict)
     schedule: Schedule | None = None
+    auto_freeze: float | None = None
+    epochs_before: int = 0
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -73,6 +78,19 @@ class Stage:
         if self.train == "head":
             return 0
         return n_groups if self.train == "all" else self.train
+
+    def without(self, n_settled: int, n_groups: int, epochs_run: int) -> Stage | None:
+        """The rest of this stage without its lowest `n_settled` layer groups; None where none is left."""
+        if not n_settled or epochs_run >= self.epochs:
+            return None
+        n_trained = self.n_trained(n_groups) - n_settled
+        return replace(
+            self,
+            name=f"{self.name}_top{n_trained}" if self.train != "all" else f"top{n_trained}",
+            train=n_trained,
+            epochs=self.epochs - epochs_run,
+            epochs_before=self.epochs_before + epochs_run,
+        )
 
     def rates(self, group_names: Sequence[str]) -> dict[str, float]:
         """The peak rate of every layer group and of `head`; what is frozen has one, too.
@@ -115,7 +133,8 @@ def make_plan(
         recipe: Plan and rates for what the config leaves open.
 
     Raises:
-        ConfigError: There is no such plan, a stage trains more groups than there are, or two share a name.
+        ConfigError: There is no such plan, a stage trains more groups than there are, two share a name, or
+            what they ask for does not go together.
     """
     training = training or TrainingConfig()
     plan = validate({"plan": recipe.plan if spec is None else spec}).plan
@@ -126,6 +145,11 @@ def make_plan(
             raise ConfigError(
                 f"Stage {stage.name!r} trains {stage.train} layer groups; "
                 f"the backbone has {n_groups}. Use 1 to {n_groups}."
+            )
+        if stage.auto_freeze is not None and stage.schedule == "plateau":
+            raise ConfigError(
+                f"Stage {stage.name!r}: auto_freeze and the schedule plateau do not go together, as each "
+                "waits for the other. Use training.schedule=cosine or another."
             )
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
@@ -144,6 +168,7 @@ def _stage(index: int, spec: StageSpec, training: TrainingConfig, recipe: Recipe
         layer_decay=spec.layer_decay or training.layer_decay or 1.0,
         learning_rates=training.learning_rates,
         schedule=spec.schedule or training.schedule,
+        auto_freeze=spec.auto_freeze,
     )
 
 
@@ -168,6 +193,9 @@ def _specs(plan: object, n_groups: int, training: TrainingConfig) -> tuple[Stage
                 "schedule": training.schedule or "slanted_triangular",
             }
             return tuple(stage.model_copy(update=own) for stage in stages)
+        case AutoFreezePlan():
+            everything = StageSpec(name="all", train="all", epochs=plan.epochs, auto_freeze=plan.percentile)
+            return (StageSpec(name="head", train="head", epochs=plan.head_epochs), everything)
         case MilestonesPlan():
             return _milestones(plan)
         case FullPlan():

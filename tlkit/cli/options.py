@@ -43,7 +43,10 @@ CONFIG_OPTIONS = {
         ConfigOption("--trust", "trust", bool, "Load a SavedModel whose operations read files or run code."),
         ConfigOption("--task", "task", str, "classify, multilabel, regress, pair, tokens or embed."),
         ConfigOption(
-            "--plan", "plan", str, "head, top, head_then_all (lp_ft), gradual, milestones, ulmfit or full."
+            "--plan",
+            "plan",
+            str,
+            "head, top, head_then_all (lp_ft), gradual, milestones, ulmfit, auto_freeze or full.",
         ),
         ConfigOption("--epochs", "training.epochs", int, "Epochs of every stage."),
         ConfigOption(

@@ -13,6 +13,7 @@ Epochs = Annotated[int, pydantic.Field(ge=1)]
 Rate = Annotated[float, pydantic.Field(gt=0.0)]
 Decay = Annotated[float, pydantic.Field(gt=0.0, le=1.0)]
 Groups = Annotated[int, pydantic.Field(ge=1)]
+Percentile = Annotated[float, pydantic.Field(gt=0.0, lt=100.0)]
 Schedule = Literal["cosine", "one_cycle", "linear", "constant", "plateau", "slanted_triangular"]
 
 
@@ -33,6 +34,8 @@ class StageSpec(Options):
     """What the rate does over the stage. None: `training.schedule`."""
     patience: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Epochs without a better monitored value after which the stage ends early. None: `training.patience`."""
+    auto_freeze: Percentile | None = None
+    """Freeze the lowest layer groups as they settle: see the plan `auto_freeze`. None: not."""
 
 
 class HeadPlan(Options):
@@ -129,6 +132,23 @@ class FullPlan(Options):
     """Epochs of the stage."""
 
 
+class AutoFreezePlan(Options):
+    """The head, then everything, of which what has settled freezes early (AutoFreeze, arXiv:2102.01386).
+
+    After every epoch but the first, layer groups are compared by how much less or more they moved in it than
+    in the epoch before, relative to that. From the input up, those below `percentile` freeze, until the first
+    that is not; the stored features move up behind them, and the schedule goes on.
+    """
+
+    name: Literal["auto_freeze"] = "auto_freeze"
+    head_epochs: Epochs = 3
+    """Epochs of the first stage, which trains the head alone."""
+    epochs: Epochs = 10
+    """Epochs of all that follows."""
+    percentile: Percentile = 50.0
+    """Of the changes of all layer groups that still train. A higher one freezes more."""
+
+
 PLANS: dict[str, type[Options]] = {
     "head": HeadPlan,
     "top": TopPlan,
@@ -136,6 +156,7 @@ PLANS: dict[str, type[Options]] = {
     "gradual": GradualPlan,
     "milestones": MilestonesPlan,
     "ulmfit": UlmfitPlan,
+    "auto_freeze": AutoFreezePlan,
     "full": FullPlan,
 }
 ALIASES = {"lp_ft": "head_then_all"}  # what the paper calls it
@@ -157,6 +178,7 @@ PlanSpec = Annotated[
     | Annotated[GradualPlan, pydantic.Tag("gradual")]
     | Annotated[MilestonesPlan, pydantic.Tag("milestones")]
     | Annotated[UlmfitPlan, pydantic.Tag("ulmfit")]
+    | Annotated[AutoFreezePlan, pydantic.Tag("auto_freeze")]
     | Annotated[FullPlan, pydantic.Tag("full")]
     | Annotated[tuple[StageSpec, ...], pydantic.Tag(STAGES)],
     pydantic.Discriminator(_kind),

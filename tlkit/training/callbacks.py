@@ -59,7 +59,8 @@ def make_callbacks(
     ]
     schedule = schedule_of(stage, training)
     if schedule in SETTABLE:
-        callbacks.append(WarmUp(stage.learning_rate, warmup_share(schedule, training.warmup)))
+        warmup = warmup_share(schedule, training.warmup)
+        callbacks.append(WarmUp(stage.learning_rate, warmup, stage.epochs_before))
     if schedule == "plateau":
         callbacks.append(
             keras.callbacks.ReduceLROnPlateau(factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE, **watch)

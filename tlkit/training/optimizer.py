@@ -50,7 +50,7 @@ def make_optimizer(
     Args:
         training: Kind, weight decay, clipping and averaging; the schedule, where the stage has none.
         stage: Its rates and schedule.
-        steps: Optimizer steps of the whole stage.
+        steps: Optimizer steps of the stage.
         variables: What the stage trains.
         groups: The backbone's layer groups, input to output. All else belongs to the head.
         state: What the stages before have left: weights that were trained in them go on from there.
@@ -61,12 +61,17 @@ def make_optimizer(
     Raises:
         ConfigError: The installed Keras does not have what the optimizer needs.
     """
+    steps_before = stage.epochs_before * steps // stage.epochs
     group_of = {path: group.name for group in groups for path in group.weights}
     rates = stage.rates([group.name for group in groups])
     paths = {variable.path: group_of.get(variable.path, HEAD) for variable in variables}
     optimizer: Any = OPTIMIZERS[training.optimizer](
         learning_rate=make_schedule(
-            schedule_of(stage, training), stage.learning_rate, steps, training.warmup
+            schedule_of(stage, training),
+            stage.learning_rate,
+            steps_before + steps,
+            training.warmup,
+            steps_before,
         ),
         multipliers={path: rates[group] / stage.learning_rate for path, group in paths.items()},
         weight_decay=None if training.optimizer == "adam" else training.weight_decay or None,

@@ -48,22 +48,23 @@ def schedule_of(stage: Stage, training: TrainingConfig) -> Schedule:
 
 
 def make_schedule(
-    kind: Schedule, learning_rate: float, steps: int, warmup: float | None = None
+    kind: Schedule, learning_rate: float, steps: int, warmup: float | None = None, first_step: int = 0
 ) -> float | StageSchedule:
     """What an optimizer takes as its learning rate.
 
     Args:
         kind: Its name.
         learning_rate: Peak rate.
-        steps: Optimizer steps of the whole stage.
+        steps: Optimizer steps of the whole schedule.
         warmup: Share of the steps in which the rate rises. None: the schedule's own.
+        first_step: The step of the schedule that an optimizer begins with.
 
     Returns:
         A function of the step; the peak rate where callbacks set the rate (`SETTABLE`).
     """
     if kind in SETTABLE:
         return learning_rate
-    return StageSchedule(kind, learning_rate, steps, int(steps * warmup_share(kind, warmup)))
+    return StageSchedule(kind, learning_rate, steps, int(steps * warmup_share(kind, warmup)), first_step)
 
 
 def warmup_share(kind: Schedule, warmup: float | None) -> float:
@@ -75,15 +76,23 @@ def warmup_share(kind: Schedule, warmup: float | None) -> float:
 class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """Rise to the peak rate and fall again, in one of `SHAPES`."""
 
-    def __init__(self, kind: Schedule, learning_rate: float, steps: int, warmup_steps: int = 0) -> None:
+    def __init__(
+        self,
+        kind: Schedule,
+        learning_rate: float,
+        steps: int,
+        warmup_steps: int = 0,
+        first_step: int = 0,
+    ) -> None:
         self.kind = kind
         self.learning_rate = learning_rate
         self.steps = steps
         self.warmup_steps = warmup_steps
+        self.first_step = first_step
 
     def __call__(self, step: Any) -> tf.Tensor:
         shape = SHAPES[self.kind]
-        step = tf.cast(tf.convert_to_tensor(step), tf.float32)
+        step = tf.cast(tf.convert_to_tensor(step), tf.float32) + float(self.first_step)
         risen = step / max(1, self.warmup_steps)
         fallen = tf.clip_by_value(
             (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps), 0.0, 1.0
@@ -98,23 +107,26 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "learning_rate": self.learning_rate,
             "steps": self.steps,
             "warmup_steps": self.warmup_steps,
+            "first_step": self.first_step,
         }
 
 
 class WarmUp(keras.callbacks.Callback):
     """Raise the rate step by step, linearly from zero, for schedules whose rate callbacks set."""
 
-    def __init__(self, learning_rate: float, warmup: float) -> None:
+    def __init__(self, learning_rate: float, warmup: float, epochs_before: int = 0) -> None:
         super().__init__()
         self.learning_rate = learning_rate
         self.warmup = warmup
+        self.epochs_before = epochs_before
         self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.epoch = epoch
+        self.epoch = self.epochs_before + epoch
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        rising = int(self.params["epochs"] * self.params["steps"] * self.warmup)
+        epochs = self.epochs_before + self.params["epochs"]
+        rising = int(epochs * self.params["steps"] * self.warmup)
         step = self.epoch * self.params["steps"] + batch
         if rising and step <= rising:
             self.model.optimizer.learning_rate = self.learning_rate * step / rising

@@ -31,6 +31,7 @@ from tlkit.training.gradient_health import GradientHealth
 from tlkit.training.health_words import explain_health
 from tlkit.training.optimizer import make_optimizer
 from tlkit.training.optimizer_state import OptimizerState, take_state
+from tlkit.training.settling import Settling, watch_settling
 from tlkit.training.stage_features import divide_stage, store_features
 from tlkit.training.trainable import Place, Trainable
 from tlkit.training.training_model import TrainingModel
@@ -66,12 +67,18 @@ def train_stages(
         (folder / name).mkdir(parents=True, exist_ok=True)
     records, histories, first_epoch, state = [], [], 0, OptimizerState()
     features: Features | None = None
-    for index, stage in enumerate(stages):
+    settling: Settling | None = None
+    begun: list[Stage] = []
+    waiting = list(stages)
+    while waiting:
+        stage = waiting.pop(0)
+        begun.append(stage)
         started = time.perf_counter()
         apply_freeze(run.model, run.groups, stage, run.batch_norm)
         frozen = frozen_weights(run.groups, stage, run.batch_norm)
         before = hash_weights(frozen)
-        place = Place(index, len(stages), first_epoch)
+        place = Place(len(begun) - 1, len(begun) + len(waiting), first_epoch)
+        settling = watch_settling(run.groups, stage, settling)
         try:
             parts = divide_stage(run, features)
             choice, stored = store_features(run, stage, parts, features)
@@ -79,14 +86,18 @@ def train_stages(
                 features.table.leave()
             features = stored
             model = compile_stage(run, stage, parts, state)
-            history, state = _fit(run, model, stage, place, folder, callbacks, features, state)
+            own = [*callbacks, *([] if settling is None else [settling])]
+            history, state = _fit(run, model, stage, place, folder, own, features, state)
         except KeyboardInterrupt:
-            put_back_best(run.model, stages[: index + 1], folder, run.monitor, run.head.mode)
+            put_back_best(run.model, begun, folder, run.monitor, run.head.mode)
             raise
         check_unchanged(before, frozen, stage.name)
         first_epoch += stage.epochs
         histories.append(history)
         records.append(_record(run, stage, history, choice, time.perf_counter() - started))
+        rest = None if settling is None else stage.without(settling.n_settled, len(run.groups), len(history))
+        if rest is not None:
+            waiting.insert(0, rest)
     return Trained(records, pd.concat(histories, ignore_index=True), features)
 
 

@@ -15,6 +15,7 @@ from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.prepare import prepare
 
 EARLY = "times are upper bounds: early stopping may end a stage before"
+SETTLING = "times are upper bounds: layer groups that have settled freeze before the end"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def plan_finetune(config: RunConfig, objects: PythonObjects | None = None) -> Dr
             f"global batch size {run.global_batch_size}, {run.steps_per_epoch} steps per epoch"
             + (f", each of {run.training.accumulate} batches" if run.training.accumulate > 1 else ""),
             *([EARLY] if any(stage.patience for stage in prepared.stages) else []),
+            *([SETTLING] if any(stage.auto_freeze for stage in prepared.stages) else []),
             *prepared.notes,
         ),
     )

@@ -1,0 +1,78 @@
+"""Layer groups that have settled freeze, the rest goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_feature_cache import EXACT, cached_run
+
+from tlkit.config import TrainingConfig
+from tlkit.errors import ConfigError
+from tlkit.plans import Stage, make_plan
+from tlkit.training import train_stages
+from tlkit.training.schedules import make_schedule
+from tlkit.training.settling import count_settled
+
+NAMES = ("stem", "a", "b", "c")
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    ("now", "percentile", "expected"),
+    [
+        ((1.0, 1.0, 0.5, 0.1), 50, 2),
+        ((0.1, 1.0, 1.0, 1.0), 50, 0),  # the lowest has not, so none above it freezes
+        ((1.0, 0.9, 0.5, 0.1), 90, 3),
+        ((1.0, 1.0, 1.0, 1.0), 50, 0),  # all alike: nothing tells them apart
+        ((0.0, 0.0, 0.0, 0.0), 50, 0),
+    ],
+)
+def test_the_lowest_groups_that_changed_least_have_settled(now, percentile, expected):
+    before = dict.fromkeys(NAMES, 1.0)
+    assert count_settled(NAMES, before, dict(zip(NAMES, now, strict=True)), percentile) == expected
+
+
+def test_nothing_settles_before_there_are_two_epochs_to_compare():
+    assert count_settled(NAMES, {}, dict.fromkeys(NAMES, 1.0), 50) == 0
+    assert count_settled((), {}, {}, 50) == 0
+
+
+def test_settled_groups_freeze_and_their_features_are_read(tmp_path):
+    run = cached_run(EXACT)
+    stage = Stage("all", "all", 8, 0.01, auto_freeze=80.0)
+    trained = train_stages(run, [stage], tmp_path)
+    counts = [len(record.trained_groups) for record in trained.records]
+    assert len(counts) > 1, "some group settles within eight epochs"
+    assert counts == sorted(set(counts), reverse=True)
+    assert sum(record.epochs_run for record in trained.records) == 8
+    assert [record.cache["mode"] for record in trained.records] == ["off", *["disk"] * (len(counts) - 1)]
+    assert all(record.frozen_unchanged for record in trained.records)
+    assert list(trained.history["stage"].unique()) == [record.name for record in trained.records]
+
+
+def test_the_schedule_goes_on_where_a_stage_was_cut():
+    whole = make_schedule("cosine", 0.1, 100, 0.1)
+    rest = make_schedule("cosine", 0.1, 100, 0.1, first_step=40)
+    np.testing.assert_array_equal(
+        [whole(step) for step in range(40, 100)], [rest(step) for step in range(60)]
+    )
+    stage = Stage("all", "all", 10, 0.1, auto_freeze=50.0).without(2, 6, 3)
+    assert (stage.name, stage.train, stage.epochs, stage.epochs_before) == ("top4", 4, 7, 3)
+    assert (stage.without(1, 6, 2).epochs_before, stage.without(1, 6, 2).train) == (5, 3)
+    assert stage.without(1, 6, 7) is None
+    assert stage.without(0, 6, 1) is None
+
+
+def test_the_plan_is_the_head_and_then_everything():
+    head, everything = make_plan({"name": "auto_freeze", "epochs": 4, "percentile": 30}, 5)
+    assert (head.train, head.auto_freeze) == ("head", None)
+    assert (everything.train, everything.epochs, everything.auto_freeze) == ("all", 4, 30.0)
+
+
+def test_a_schedule_that_waits_for_a_plateau_is_refused():
+    with pytest.raises(ConfigError, match="plateau do not go together"):
+        make_plan("auto_freeze", 5, TrainingConfig(schedule="plateau"))
