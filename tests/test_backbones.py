@@ -51,6 +51,18 @@ def test_automatic_names_go_on_where_they_were():
     assert after == f"conv2d_{number + 1}"
 
 
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v3_small"])
+def test_without_weights_it_is_built_as_with_them(name, tmp_path, monkeypatch):
+    empty = small(name, seed=0).model
+    empty.save_weights(tmp_path / "w.weights.h5")
+    monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: str(tmp_path / "w.weights.h5"))
+    filled = small(name, weights=True).model
+    assert [layer.name for layer in empty.layers] == [layer.name for layer in filled.layers]
+    assert [weight.path for weight in empty.weights] == [weight.path for weight in filled.weights]
+    x = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype("float32")
+    np.testing.assert_array_equal(empty(x), filled(x))
+
+
 def test_the_seed_fixes_the_draw_and_nothing_else():
     import random
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from keras.src.utils import file_utils
 
 from tlkit.errors import ConfigError, FetchError
 from tlkit.zoo.cache import offline
+
+_DEVIATIONS = (0.229, 0.224, 0.225)
 
 
 def build_keras_application(
@@ -34,12 +37,27 @@ def build_keras_application(
     with _one_line_download_errors(application), redirect_stdout(sys.stderr), warnings.catch_warnings():
         # Sizes that MobileNets have no weights of their own for get those for 224: that is what is wanted.
         warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
-        return build(
+        model = build(
             include_top=top,
             weights="imagenet" if weights else None,
             input_shape=(image_size, image_size, 3),
             **arguments,
         )
+    return _as_pretrained(model) if not weights and application.startswith("EfficientNetB") else model
+
+
+def _as_pretrained(model: keras.Model) -> keras.Model:
+    """A copy that divides pictures by the root of ImageNet's deviations once more, as an EfficientNet with
+    pretrained weights does. Keras leaves that out where it loads none, so that they could not be set later."""
+
+    def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        output = layer(*args, **kwargs)
+        if isinstance(layer, keras.layers.Normalization):
+            return keras.layers.Rescaling([1 / math.sqrt(deviation) for deviation in _DEVIATIONS])(output)
+        return output
+
+    pictures = keras.Input(model.input_shape[1:], name=model.layers[0].name)
+    return keras.models.clone_model(model, input_tensors=pictures, call_function=call)
 
 
 @contextmanager
