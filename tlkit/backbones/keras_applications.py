@@ -48,7 +48,7 @@ def build_keras_application(
 
 def _as_pretrained(model: keras.Model) -> keras.Model:
     """A copy that divides pictures by the root of ImageNet's deviations once more, as an EfficientNet with
-    pretrained weights does. Keras leaves that out where it loads none, so that they could not be set later."""
+    pretrained weights does. Keras leaves that out where it loads none, and they would not fit later."""
 
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         output = layer(*args, **kwargs)
