@@ -109,9 +109,10 @@ def test_an_unknown_builder_is_refused():
 def test_offline_keras_weights_that_are_not_cached_are_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("TLKIT_OFFLINE", "1")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
     download = file_utils.urlretrieve
     with pytest.raises(
-        FetchError, match="MobileNetV3Small are not in Keras's cache and TLKIT_OFFLINE"
+        FetchError, match="MobileNetV3Small are not in the cache folder, nor in Keras's, and TLKIT_OFFLINE"
     ) as caught:
         load("mobilenet_v3_small", image_size=SIZE)
     assert "\n" not in str(caught.value)
@@ -126,6 +127,7 @@ def test_a_failing_keras_download_is_one_line(monkeypatch, tmp_path, capsys):
 
     monkeypatch.delenv("TLKIT_OFFLINE", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(file_utils, "urlretrieve", fail)
     with pytest.raises(
         FetchError, match="could not download the weights of VGG16: URL fetch failure.*not known"

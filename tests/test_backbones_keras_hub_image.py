@@ -407,7 +407,8 @@ def test_a_damaged_preset_is_one_line(config, tmp_path):
 def test_a_preset_without_a_network_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("TLKIT_OFFLINE", "1")
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
-    with pytest.raises(FetchError, match="resnet_18_imagenet is not in KerasHub's cache"):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    with pytest.raises(FetchError, match="resnet_18_imagenet is not in the cache folder, nor in KerasHub"):
         load("resnet18", image_size=32)
     with pytest.raises(FetchError, match="which TLKIT_OFFLINE forbids"):
         describe_keras_hub(KerasHubSource(kind="keras_hub", preset="hf://timm/resnet18.a1_in1k"), "mine")

@@ -8,6 +8,8 @@ from test_cli import fails, run_python
 
 from tlkit import zoo
 from tlkit.cli import main
+from tlkit.zoo.source import FileSource
+from tlkit.zoo.users_zoo import write_entry
 
 from conftest import ROOT
 from small_models import own_model
@@ -115,6 +117,8 @@ def test_what_needs_no_model_loads_none(arguments):
         f"""
 import sys
 from tlkit.cli import main
+from tlkit.zoo.source import FileSource
+from tlkit.zoo.users_zoo import write_entry
 assert main({arguments!r}) == 0
 assert not {{"tensorflow", "keras", "pandas"}} & set(sys.modules)
 """,
@@ -155,11 +159,19 @@ def test_prune_says_what_it_frees(capsys, tmp_path, monkeypatch):
     assert "is not a size" in fails(capsys, "zoo", "prune", "--max-size", "5x")
 
 
-def test_verify_lists_what_tlkit_keeps_and_counts_the_rest(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("TLKIT_HOME", str(tmp_path))
+def test_verify_lists_what_is_there_and_counts_the_rest(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    (tmp_path / "w.keras").touch()
+    zoo_file = tmp_path / "zoo.yaml"
+    entry = zoo.get("mobilenet_v2_torchvision").model_copy(
+        update={"name": "mine", "source": FileSource(kind="file", path=str(tmp_path / "w.keras"))}
+    )
+    write_entry(zoo_file, entry)
+    monkeypatch.setenv("TLKIT_ZOO", str(zoo_file))
     assert main(["zoo", "verify"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("efficientnet_lite0 ")]
-    assert not [line for line in lines if line.startswith("resnet50 ")]
-    kept = sum(entry.source.kind == "keras" for entry in zoo.entries())
-    assert f"kept by Keras     {kept}" in lines
+    there, counted = capsys.readouterr().out.split("\n\n")
+    assert there == "mine  ok"
+    assert {line.rpartition("  ")[0].strip() for line in counted.splitlines()} == {
+        "not fetched",
+        "from scratch",
+    }

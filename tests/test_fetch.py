@@ -40,7 +40,7 @@ def left_over(tmp_path):
     return [
         path
         for path in (tmp_path / "home").rglob("*")
-        if path.is_file() and path.name not in ("w.pth", ".lock")
+        if path.is_file() and path.name not in ("w.pth", ".w.pth.sha256", ".lock")
     ]
 
 
@@ -218,7 +218,6 @@ def test_verify_tells_fetched_from_damaged_from_missing(source):
     assert zoo.verify([entry]) == {"efficientnet_lite0": "ok"}
     path.write_bytes(b"damaged")
     assert zoo.verify([entry]) == {"efficientnet_lite0": "damaged"}
-    assert zoo.verify([zoo.get("resnet50")]) == {"resnet50": "kept by Keras"}
 
 
 def test_samples_that_ship_with_a_package_are_not_fetched():

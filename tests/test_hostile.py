@@ -20,7 +20,7 @@ from tlkit import zoo
 from tlkit.backbones import import_keras_hub
 from tlkit.backbones.checked_keras import load_checked_model
 from tlkit.backbones.keras_file import load_keras_file
-from tlkit.backbones.keras_hub_preset import preset_errors
+from tlkit.backbones.keras_hub_errors import preset_errors
 from tlkit.config import load_config
 from tlkit.errors import FetchError, TlkitError
 from tlkit.exporting import readme

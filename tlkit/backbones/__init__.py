@@ -3,6 +3,7 @@
 from tlkit.backbones.backbone import Backbone
 from tlkit.backbones.describe import describe, entry_of, with_input
 from tlkit.backbones.features import image_features
+from tlkit.backbones.fetch import fetch_backbone
 from tlkit.backbones.keras_hub_import import import_keras_hub
 from tlkit.backbones.load import load, load_classifier, source_folder
 from tlkit.backbones.saved_model_layer import (
@@ -17,6 +18,7 @@ __all__ = [
     "SavedModelLayer",
     "describe",
     "entry_of",
+    "fetch_backbone",
     "image_features",
     "import_keras_hub",
     "is_batch_norm",

@@ -1,4 +1,4 @@
-"""Every architecture of keras.applications; Keras itself downloads and caches the ImageNet weights."""
+"""Every architecture of keras.applications; Keras itself downloads the ImageNet weights, tlkit keeps them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import keras
 
-# Private: Keras's own downloader, so that TLKIT_OFFLINE can forbid it. Tried on Keras 3.15.1.
+# Private: Keras's own downloader, so that the cache folder comes first, and TLKIT_OFFLINE can forbid
+# downloads. Tried on Keras 3.15.1.
 from keras.src.utils import file_utils
 
+from tlkit.backbones.h5_scan import check_h5
 from tlkit.errors import ConfigError, FetchError
-from tlkit.zoo.cache import offline
+from tlkit.zoo import open_copy
+from tlkit.zoo.cache import expected_hash, keep, offline
+from tlkit.zoo.hashing import hash_of_copy
+from tlkit.zoo.libraries import keras_file, keras_models
+
+# Those that have weights of their own for some sizes of pictures, in pixels.
+SIZES_WITH_WEIGHTS = {"MobileNet": (128, 160, 192, 224), "MobileNetV2": (96, 128, 160, 192, 224)}
 
 _DEVIATIONS = (0.229, 0.224, 0.225)
 
@@ -25,16 +34,21 @@ def build_keras_application(
 ) -> keras.Model:
     """`keras.applications.<application>`: (N, size, size, 3) → its last feature map (N, h, w, C).
 
-    `weights` loads the ImageNet weights (from Keras's cache, else downloaded), which raises FetchError where
-    there is no network. With `top`, the classifier: (N, 1000) ImageNet logits. Where the architecture has
-    its scaling built in, it stays in: the input is then 0–255.
+    `weights` loads the ImageNet weights, from the cache folder, from Keras's own, or else downloaded, which
+    raises FetchError where there is no network. With `top`, the classifier: (N, 1000) ImageNet logits. Where
+    the architecture has its scaling built in, it stays in: the input is then 0–255.
     """
     build = getattr(keras.applications, application, None)
     if build is None:
         raise ConfigError(f"keras.applications has no {application!r} (Keras {keras.__version__})")
     arguments: dict[str, Any] = {"classifier_activation": None} if top else {}
     # Keras reports its downloads on standard output, which is for results.
-    with _one_line_download_errors(application), redirect_stdout(sys.stderr), warnings.catch_warnings():
+    with (
+        _one_line_download_errors(application),
+        _kept_weights(application),
+        redirect_stdout(sys.stderr),
+        warnings.catch_warnings(),
+    ):
         # Sizes that MobileNets have no weights of their own for get those for 224: that is what is wanted.
         warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
         model = build(
@@ -61,6 +75,34 @@ def _as_pretrained(model: keras.Model) -> keras.Model:
 
 
 @contextmanager
+def _kept_weights(application: str) -> Iterator[None]:
+    """Inside, Keras reads its weights from private copies of checked files of the cache folder."""
+    download = file_utils.get_file
+
+    def fetched(scratch: Path, name: str, origin: str, options: dict[str, Any]) -> Path:
+        if not (keras_models() / name).is_file():
+            return Path(download(name, origin, **options, cache_dir=str(scratch)))
+        found = download(name, origin, **options, cache_dir=str(keras_models().parent))
+        hash_of_copy(Path(found), scratch / name)
+        return scratch / name
+
+    with ExitStack() as copies:
+
+        def get_file(fname: str, origin: str, **options: Any) -> str:
+            target = keras_file(application, fname, options.get("file_hash"))
+            kept = keep(target, None, lambda scratch: fetched(scratch, fname, origin, options))
+            copy = copies.enter_context(open_copy(kept, expected_hash(kept, None)))
+            check_h5(copy, str(kept))
+            return str(copy)
+
+        file_utils.get_file = get_file
+        try:
+            yield
+        finally:
+            file_utils.get_file = download
+
+
+@contextmanager
 def _one_line_download_errors(application: str) -> Iterator[None]:
     download = file_utils.urlretrieve
     if offline():
@@ -69,8 +111,8 @@ def _one_line_download_errors(application: str) -> Iterator[None]:
         yield
     except _OfflineError as error:
         raise FetchError(
-            f"The weights of {application} are not in Keras's cache and TLKIT_OFFLINE forbids downloads: "
-            "unset it, or build with weights: none"
+            f"The weights of {application} are not in the cache folder, nor in Keras's, and TLKIT_OFFLINE "
+            "forbids downloads: unset it, or build with weights: none"
         ) from error
     except Exception as error:
         # get_file raises bare Exceptions with these words; anything else is a mistake that must be seen.

@@ -46,6 +46,28 @@ def checked_presets() -> Iterator[None]:
         _replace(checked, get_file)
 
 
+@contextmanager
+def recorded_files() -> Iterator[dict[str, Path]]:
+    """The files that KerasHub opens inside, by their paths in the folder of the preset; see `checked_presets`
+    for how."""
+    import_keras_hub()
+    from keras_hub.src.utils import preset_utils
+
+    get_file: Any = preset_utils.get_file
+    found: dict[str, Path] = {}
+
+    def recording(preset: Any, path: str) -> Any:
+        file = get_file(preset, path)
+        found[path] = Path(file)
+        return file
+
+    _replace(get_file, recording)
+    try:
+        yield found
+    finally:
+        _replace(recording, get_file)
+
+
 def _replace(function: Any, other: Any) -> None:
     """Wherever KerasHub holds it: its readers of safetensors and its tokenizers import it by its name, some
     of them only when they are needed."""

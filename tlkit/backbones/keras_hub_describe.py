@@ -11,14 +11,11 @@ import keras
 import pydantic
 
 from tlkit.backbones.fresh_names import fresh_names
-from tlkit.backbones.keras_hub_image import (
-    IMAGE_BACKBONES,
-    backbone_class,
-    build_keras_hub_image,
-    plain_arguments,
-)
+from tlkit.backbones.keras_hub_errors import preset_errors
+from tlkit.backbones.keras_hub_fetch import image_converter, open_preset, require_known
+from tlkit.backbones.keras_hub_image import backbone_class, build_keras_hub_image, plain_arguments
 from tlkit.backbones.keras_hub_import import import_keras_hub
-from tlkit.backbones.keras_hub_preset import image_converter, preset_errors, scaling_of
+from tlkit.backbones.keras_hub_preset import scaling_of
 from tlkit.backbones.keras_hub_text import CLASSES
 from tlkit.errors import ConfigError
 from tlkit.zoo.entry import Scaling, ZooEntry
@@ -73,8 +70,11 @@ def describe_keras_hub(
     model, or does not say how pictures are scaled.
     """
     preset = source.preset
-    with preset_errors(preset):
-        whole = import_keras_hub().models.Backbone.from_preset(preset, load_weights=False)
+    with open_preset(preset) as folder, preset_errors(preset):
+        whole = import_keras_hub().models.Backbone.from_preset(folder, load_weights=False)
+        for_pictures = require_known(whole, preset)
+        converter = image_converter(folder) if for_pictures else None
+        tokenizer = None if for_pictures else import_keras_hub().models.Tokenizer.from_preset(folder)
     backbone = type(whole).__name__
     shared: dict[str, Any] = {
         "name": name,
@@ -84,17 +84,12 @@ def describe_keras_hub(
         "citation": None,
         "verified": False,
     }
-    if backbone in IMAGE_BACKBONES:
+    if for_pictures:
         family = FAMILIES[backbone]
-        own = _image_fields(whole, preset, scaling, image_size)
+        own = _image_fields(whole, converter, preset, scaling, image_size)
     else:
-        family = next((family for family, cls in CLASSES.items() if cls == backbone), "")
-        if not family:
-            raise ConfigError(
-                f"The preset {preset} is a {backbone}, which is not a backbone that tlkit knows. "
-                f"It knows {', '.join((*IMAGE_BACKBONES, *CLASSES.values()))}"
-            )
-        own = _text_fields(whole, family, preset)
+        family = next(family for family, cls in CLASSES.items() if cls == backbone)
+        own = _text_fields(whole, tokenizer, family)
     try:
         return ZooEntry.model_validate(
             expand_groups(merge(family_fields(family), {**shared, "family": family, **own}))
@@ -106,11 +101,9 @@ def describe_keras_hub(
 
 
 def _image_fields(
-    whole: keras.Model, preset: str, scaling: Scaling | None, image_size: int | None
+    whole: keras.Model, converter: Any | None, preset: str, scaling: Scaling | None, image_size: int | None
 ) -> dict[str, Any]:
     backbone = type(whole).__name__
-    with preset_errors(preset):
-        converter = image_converter(preset)
     if converter is None and scaling is None:
         raise ConfigError(
             f"The preset {preset} does not say how pictures are scaled (it has no image_converter.json): "
@@ -192,7 +185,7 @@ def _resizing(converter: Any) -> dict[str, Any]:
     }
 
 
-def _text_fields(whole: keras.Model, family: str, preset: str) -> dict[str, Any]:
+def _text_fields(whole: keras.Model, tokenizer: Any, family: str) -> dict[str, Any]:
     config = plain_arguments(whole)
     fields = family_fields(family)
     if family == "electra":  # the one class with a name of its own for it
@@ -200,8 +193,6 @@ def _text_fields(whole: keras.Model, family: str, preset: str) -> dict[str, Any]
     numbers = {name: value for name, value in config.items() if isinstance(value, int | float)}
     arguments = {**fields["constructor"]["arguments"], **numbers}
     facts = dict(fields["input"]["tokenizer"])
-    with preset_errors(preset):
-        tokenizer = import_keras_hub().models.Tokenizer.from_preset(preset)
     for fact in ("lowercase", "strip_accents"):
         if isinstance(getattr(tokenizer, fact, None), bool):
             facts[fact] = getattr(tokenizer, fact)

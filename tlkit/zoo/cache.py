@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
@@ -25,11 +24,6 @@ def home() -> Path:
     return (
         Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("tlkit", appauthor=False))
     )
-
-
-def hub_folder(handle: str) -> Path:
-    """Where tensorflow-hub puts the SavedModel of a handle, when it is told to use tlkit's cache folder."""
-    return home() / "hub" / hashlib.sha1(handle.encode()).hexdigest()
 
 
 def offline() -> bool:
@@ -112,14 +106,13 @@ def _make(target: Path, sha256: str | None, make: Callable[[Path], Path]) -> Non
         shutil.rmtree(abandoned, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as scratch:
         made = make(Path(scratch))
-        if sha256 is None:
-            (Path(scratch) / "hash").write_text(f"{hash_of(made)}\n", encoding="ascii")
-            (Path(scratch) / "hash").replace(note_of(target))
+        (Path(scratch) / "hash").write_text(f"{hash_of(made)}\n", encoding="ascii")
+        (Path(scratch) / "hash").replace(note_of(target))
         if target.is_dir():  # a folder that is not empty cannot be replaced in one step
             target.rename(Path(scratch) / "damaged")
         made.replace(target)
 
 
 def note_of(target: Path) -> Path:
-    """The file beside `target` that has its hash, where the zoo names none."""
+    """The file beside `target` that has its hash, for whoever names none."""
     return target.with_name(f".{target.name}.sha256")

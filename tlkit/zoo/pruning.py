@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tlkit.zoo.cache import home, storage_errors
-from tlkit.zoo.entry import TextInput
 from tlkit.zoo.fetch import cached_path
+from tlkit.zoo.libraries import library_slots, preprocessing_of
 from tlkit.zoo.presence import size_of
 from tlkit.zoo.registry import entries
 from tlkit.zoo.sample import samples
 from tlkit.zoo.saved_model_files import hub_place
 from tlkit.zoo.source import HubSource, UrlSource, WheelSource
 
-_KINDS = ("wheels", "urls", "hub")
+_KINDS = ("wheels", "urls", "keras", "keras_hub", "hub")
 _LOCK = ".lock"
-_ABANDONED = 24 * 60 * 60  # seconds without a change
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ def prune(max_bytes: int | None = None, *, dry_run: bool = False) -> tuple[Prune
     """Free what no entry of the zoo names, then what was used least recently, until `max_bytes` are left.
 
     The zoo is tlkit's and the user's own, as `entries` reads them now. What another process is fetching or
-    looking up stays, and so does a download of tensorflow-hub in which something changed within a day.
+    looking up stays. The own cache folders of Keras, KerasHub and tensorflow-hub are theirs to free.
     `dry_run` only tells. Raises StorageError.
     """
     with storage_errors():
@@ -57,39 +55,19 @@ def prune(max_bytes: int | None = None, *, dry_run: bool = False) -> tuple[Prune
 def _slots() -> list[Path]:
     """The folders that hold one fetched thing each, and more than a lock."""
     folders = [path for kind in _KINDS for path in sorted((home() / kind).glob("*/"))]
-    whole = [path for path in folders if not _is_being_downloaded(path)]
-    return [path for path in whole if any(item.name != _LOCK for item in path.iterdir())]
-
-
-def _is_being_downloaded(slot: Path) -> bool:
-    """Whether tensorflow-hub may be at it: it unpacks into `NAME.ID.tmp` and holds `NAME.lock`, beside that.
-
-    Both stay where it was killed, so what nobody has touched for long is not taken for a download.
-    """
-    lock = slot.with_name(f"{slot.name.split('.')[0]}.lock")
-    if slot.suffix != ".tmp" and not lock.exists():
-        return False
-    try:
-        changed = max(
-            path.lstat().st_mtime for path in (slot, *slot.rglob("*"), *lock.parent.glob(lock.name))
-        )
-    except FileNotFoundError:  # just finished, or broken off
-        return True
-    return time.time() - changed < _ABANDONED
+    return [path for path in folders if any(item.name != _LOCK for item in path.iterdir())]
 
 
 def _named() -> set[Path]:
-    found = set()
     known = entries()
+    found = {slot for entry in known for slot in library_slots(entry)}
     sources = [source for entry in known for source in (entry.source, *entry.mirrors)]
-    inputs = [entry.input for entry in known]
-    before = [takes.preprocessing for takes in inputs if isinstance(takes, TextInput)]
+    before = [source for source in map(preprocessing_of, known) if source is not None]
     for source in (*sources, *before, *(sample.source for sample in samples())):
         if isinstance(source, WheelSource | UrlSource):
             found.add(cached_path(source).parent)
         elif isinstance(source, HubSource):
-            place = hub_place(source.handle)
-            found |= {place, place.parent}  # what an archive held is in a folder of the slot
+            found.add(hub_place(source.handle).parent)
     return found
 
 
@@ -103,9 +81,8 @@ def _free(slot: Path) -> bool:
                 shutil.rmtree(item)
             elif item.name != _LOCK:
                 item.unlink()
-    if not (slot / _LOCK).exists():  # tensorflow-hub's: a folder and a file beside it
+    if not (slot / _LOCK).exists():  # copied here, and never locked
         slot.rmdir()
-        slot.with_name(f"{slot.name}.descriptor.txt").unlink(missing_ok=True)
     return True
 
 

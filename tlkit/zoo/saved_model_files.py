@@ -7,9 +7,10 @@ from pathlib import Path
 import platformdirs
 
 from tlkit.errors import FetchError, StorageError
-from tlkit.zoo.cache import home, hub_folder
+from tlkit.zoo.cache import home
 from tlkit.zoo.entry import ZooEntry
 from tlkit.zoo.hashing import hash_of_file
+from tlkit.zoo.libraries import hub_folder
 from tlkit.zoo.source import HubSource
 
 GRAPH_FILE = "saved_model.pb"
@@ -23,7 +24,7 @@ def is_saved_model(entry: ZooEntry) -> bool:
 
 def hub_place(handle: str) -> Path:
     """Where the SavedModel of a handle is on this machine, or will be: a folder of the user's own, or in the
-    cache folder what an archive holds, or what tensorflow-hub downloaded."""
+    cache folder what an archive holds, or what tensorflow-hub downloads."""
     local = Path(handle).expanduser()
     if local.is_file():
         return home() / "hub" / f"archive-{hash_of_file(local)}" / "saved_model"

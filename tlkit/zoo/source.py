@@ -29,7 +29,7 @@ class WheelSource(BaseModel):
 
 
 class KerasSource(BaseModel):
-    """Weights that keras.applications downloads itself, into Keras's own cache, at first use."""
+    """Weights that keras.applications downloads, into the cache folder, at first use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,7 +38,7 @@ class KerasSource(BaseModel):
 
 
 class KerasHubSource(BaseModel):
-    """A KerasHub preset, which KerasHub downloads itself, into its own cache, at first use.
+    """A KerasHub preset, which KerasHub downloads, into the cache folder, at first use.
 
     `preset` is a name that KerasHub knows, a `kaggle://` or `hf://` address, or a folder on this machine.
     """

@@ -7,40 +7,26 @@ from pathlib import Path
 from typing import Literal
 
 from tlkit.errors import FetchError
-from tlkit.zoo.cache import hub_folder, is_intact
-from tlkit.zoo.entry import TextInput, ZooEntry
-from tlkit.zoo.fetch import Fetchable, Keeper, cached, cached_path, keeper
+from tlkit.zoo.cache import is_intact
+from tlkit.zoo.entry import ZooEntry
+from tlkit.zoo.fetch import Fetchable, cached, cached_path
 from tlkit.zoo.hashing import hash_of
+from tlkit.zoo.libraries import library_files, library_of, preprocessing_of
 from tlkit.zoo.registry import entries
 from tlkit.zoo.sample import SampleEntry, samples
 from tlkit.zoo.saved_model_files import find_saved_model, hub_place
-from tlkit.zoo.source import HubSource, NoSource, WheelSource
+from tlkit.zoo.source import HubSource, KerasHubSource, NoSource, WheelSource
 
-Status = Literal[
-    "ok",
-    "damaged",
-    "not fetched",
-    "kept by Keras",
-    "kept by KerasHub",
-    "kept by tensorflow-hub",
-    "from scratch",
-]
-
-_KEPT: dict[Keeper, Status] = {
-    "Keras": "kept by Keras",
-    "KerasHub": "kept by KerasHub",
-    "tensorflow-hub": "kept by tensorflow-hub",
-}
+Status = Literal["ok", "damaged", "not fetched", "from scratch"]
 
 
 def verify(chosen: Iterable[ZooEntry | SampleEntry] | None = None) -> dict[str, Status]:
     """The state on this machine of every entry's weights, and of the sample data, by name.
 
     Reads every file that is there; downloads nothing. "ok": there, with the right hash, from one of the
-    entry's sources. "damaged": there, with another hash; loading fetches it again, or says which folder of
-    tensorflow-hub's is in the way. "not fetched": not there yet. "kept by Keras", "kept by KerasHub", "kept
-    by tensorflow-hub": they download and keep them themselves, and the zoo names no hash. "from scratch":
-    there are none. A SavedModel is as good as its preprocessing.
+    entry's sources; where the zoo names none, with the hash that it had when it was fetched. "damaged":
+    there, with another hash; loading fetches it again. "not fetched": not in the cache folder yet. "from
+    scratch": there are none. A SavedModel is as good as its preprocessing.
     """
     if chosen is None:
         chosen = (*entries(), *(sample for sample in samples() if isinstance(sample.source, WheelSource)))
@@ -48,11 +34,7 @@ def verify(chosen: Iterable[ZooEntry | SampleEntry] | None = None) -> dict[str, 
 
 
 def _status(entry: ZooEntry | SampleEntry) -> Status:
-    before = (
-        entry.input.preprocessing
-        if isinstance(entry, ZooEntry) and isinstance(entry.input, TextInput)
-        else None
-    )
+    before = preprocessing_of(entry) if isinstance(entry, ZooEntry) else None
     states = [_status_of_weights(entry), *([_hub_status(before)] if before else [])]
     return next((state for state in ("damaged", "not fetched") if state in states), states[0])
 
@@ -68,13 +50,16 @@ def _status_of_weights(entry: ZooEntry | SampleEntry) -> Status:
         return "from scratch"
     if isinstance(entry.source, HubSource):
         return _hub_status(entry.source)
-    return _KEPT[keeper(entry.source)]
+    if isinstance(entry.source, KerasHubSource) and library_of(entry.source) is None:
+        return "ok"  # a folder of the user's, of which nobody has said which hash it must have
+    there = [path for path in library_files(entry) if path.exists()]
+    if not there:
+        return "not fetched"
+    return "ok" if all(is_intact(path, None) for path in there) else "damaged"
 
 
 def _hub_status(source: HubSource) -> Status:
     place = hub_place(source.handle)
-    if source.sha256 is None and place == hub_folder(source.handle):
-        return _KEPT[keeper(source)]
     if not place.exists():
         return "not fetched"
     try:
