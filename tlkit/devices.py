@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import platform
+from pathlib import Path
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -36,6 +40,45 @@ def make_strategy(spec: str = "auto") -> tf.distribute.Strategy:
         case "tpu":
             return _tpu_strategy()
     raise ConfigError(f"Unknown strategy {spec!r}. Allowed: auto, cpu, gpu, mirrored, tpu.")
+
+
+def device_kind(strategy: tf.distribute.Strategy) -> Literal["CPU", "GPU", "TPU"]:
+    """What the replicas of a strategy run on."""
+    device = strategy.extended.worker_devices[0].upper()
+    return "TPU" if "TPU" in device else "GPU" if "GPU" in device else "CPU"
+
+
+def device_name(strategy: tf.distribute.Strategy) -> str:
+    """The make of it, and of a CPU how many cores this process may use."""
+    if device_kind(strategy) == "CPU":
+        names = (line.partition(":")[2].strip() for line in _cpu_info() if line.startswith("model name"))
+        name = next(names, "") or platform.processor() or platform.machine()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return f"{name} × {cores}"
+    return str(_gpu_details().get("device_name", device_kind(strategy)))
+
+
+def without_bfloat16(strategy: tf.distribute.Strategy) -> str:
+    """Why a device does not compute in bfloat16; empty where it does, or where nothing is known."""
+    if device_kind(strategy) == "GPU":
+        capability = _gpu_details().get("compute_capability", (8, 0))
+        return "" if tuple(capability) >= (8, 0) else "this GPU has no bfloat16 arithmetic"
+    if device_kind(strategy) == "CPU":
+        features = [line for line in _cpu_info() if line.lower().startswith(("flags", "features"))]
+        if features and "bf16" not in features[0]:
+            return "this CPU has no bfloat16 instructions"
+    return ""
+
+
+def _cpu_info() -> list[str]:
+    """What Linux says about the CPU; nothing elsewhere."""
+    file = Path("/proc/cpuinfo")
+    return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+
+
+def _gpu_details() -> dict[str, Any]:
+    gpus = tf.config.list_physical_devices("GPU")
+    return dict(tf.config.experimental.get_device_details(gpus[0])) if gpus else {}
 
 
 @functools.cache

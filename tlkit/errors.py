@@ -56,7 +56,9 @@ class StorageError(TlkitError):
 
 
 class TrainingError(TlkitError):
-    """Training stopped before its end."""
+    """Training stopped before its end. `keeps_best`: the model is that of the best epoch so far."""
+
+    keeps_best = False
 
 
 class Interrupted(TlkitError):

@@ -58,6 +58,12 @@ CONFIG_OPTIONS = {
         ),
         ConfigOption("--sequence-length", "preprocessing.sequence_length", int, "Most tokens of one text."),
         ConfigOption("--strategy", "strategy", str, "auto, cpu, gpu, mirrored or tpu."),
+        ConfigOption(
+            "--precision",
+            "precision",
+            str,
+            "float32, mixed_bfloat16, mixed_float16, or auto: what is fastest.",
+        ),
         ConfigOption("--seed", "seed", int, "Decides splits, order, draws and initial weights."),
         ConfigOption("--deterministic", "deterministic", bool, "Make two runs on one machine bit-identical."),
         ConfigOption("--out", "out", str, "The run folder. Default: runs/<data>-<backbone>-<n>."),

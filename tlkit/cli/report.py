@@ -128,6 +128,9 @@ def print_dry_run(plan: DryRun, as_json: bool) -> None:
             "no stored features" if stage.cache["mode"] == "off" else f"features on {stage.cache['mode']}"
         )
         click.echo(f"{stage.name}: {stored.replace('on memory', 'in memory')}: {stage.cache['reason']}")
+        if stage.compute["reason"]:
+            xla = " with XLA" if stage.compute["xla"] else ""
+            click.echo(f"{stage.name}: {stage.compute['precision']}{xla}: {stage.compute['reason']}")
     for note in plan.notes:
         click.echo(note)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
 
@@ -14,6 +14,10 @@ from tlkit.config.head import HeadConfig, Objective, Task
 from tlkit.config.plan import PlanSpec, parse_plan
 from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.config.training import TrainingConfig
+
+FixedPrecision: TypeAlias = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Precision: TypeAlias = Literal["auto"] | FixedPrecision
+Xla: TypeAlias = Literal["auto", "on", "off"]
 
 
 class RunConfig(Options):
@@ -44,6 +48,12 @@ class RunConfig(Options):
     cache: CacheConfig = CacheConfig()
     strategy: Literal["auto", "cpu", "gpu", "mirrored", "tpu"] = "auto"
     """`auto`: mirrored for several GPUs, else the GPU, else the CPU."""
+    precision: Precision = "float32"
+    """What the layers of the backbone compute in while they train; weights and the head stay float32, and the
+    model that is saved, evaluated and exported is float32. `auto` times the others, and takes the fastest
+    whose losses agree with float32's."""
+    xla: Xla = "off"
+    """Whether XLA compiles the training steps. `auto` times both."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 0
     """Decides the splits, the order of the examples, every random draw and the head's initial weights."""
     deterministic: bool = False
@@ -59,6 +69,11 @@ class RunConfig(Options):
     @classmethod
     def _parse_plan(cls, value: Any) -> Any:
         return None if value is None else parse_plan(value)
+
+    @pydantic.field_validator("xla", mode="before")
+    @classmethod
+    def _parse_switch(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
     @pydantic.model_validator(mode="after")
     def _steps_fit_the_task(self) -> RunConfig:

@@ -2,6 +2,8 @@
 
 from tlkit.training.accumulation import require_whole_update
 from tlkit.training.batch_size import choose_batch_size
+from tlkit.training.compute_candidates import require_compilable
+from tlkit.training.compute_choice import ComputeChoice
 from tlkit.training.feature_cache import Features
 from tlkit.training.feature_choice import CacheChoice
 from tlkit.training.freeze import apply_freeze
@@ -11,11 +13,13 @@ from tlkit.training.trainable import Trainable
 
 __all__ = [
     "CacheChoice",
+    "ComputeChoice",
     "Features",
     "StageTime",
     "Trainable",
     "apply_freeze",
     "choose_batch_size",
+    "require_compilable",
     "require_whole_update",
     "time_stage",
     "train_stages",

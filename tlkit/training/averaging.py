@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tlkit.training.stage_optimizers import stage_optimizer
+
 
 class AveragedWeights(keras.callbacks.Callback):
     """Validation, checkpoints and the best epoch see the averages; training goes on with the weights.
@@ -24,7 +26,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if self._raw is not None:
-            for variable, value in zip(self.model.optimizer.trained, self._raw, strict=True):
+            for variable, value in zip(stage_optimizer(self.model).trained, self._raw, strict=True):
                 variable.assign(value)
             self._raw = None
 
@@ -36,7 +38,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def _show(self) -> None:
         if self._raw is None:
-            optimizer = self.model.optimizer
+            optimizer = stage_optimizer(self.model)
             self._raw = [variable.numpy() for variable in optimizer.trained]
             for variable, average in zip(optimizer.trained, optimizer.averages, strict=True):
                 variable.assign(average.numpy())

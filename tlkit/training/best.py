@@ -12,8 +12,9 @@ from tlkit.plans import Stage
 from tlkit.training.callbacks import checkpoint, epoch_log
 
 
-def put_back_best(model: keras.Model, stages: Sequence[Stage], folder: Path, monitor: str, mode: str) -> None:
-    """Load the checkpoint with the best monitored value over all stages; of two, the later.
+def put_back_best(model: keras.Model, stages: Sequence[Stage], folder: Path, monitor: str, mode: str) -> bool:
+    """Load the checkpoint with the best monitored value over all stages; of two, the later. False where no
+    epoch has ended, and nothing was loaded.
 
     Args:
         model: The run's model, not compiled.
@@ -32,3 +33,4 @@ def put_back_best(model: keras.Model, stages: Sequence[Stage], folder: Path, mon
     if found:
         best = max(value for value, _ in found)
         model.load_weights([weights for value, weights in found if value == best][-1])
+    return bool(found)

@@ -88,7 +88,11 @@ def close_all(callbacks: Sequence[keras.callbacks.Callback]) -> None:
 
 
 class FiniteLoss(keras.callbacks.Callback):
-    """Stop with the batch named as soon as the loss is not a finite number."""
+    """Stop with the batch named as soon as the loss is not a finite number.
+
+    In float16, gradients that are not finite are skipped, and the next ones are made smaller. Where that goes
+    on until they would not be made larger any more, nothing is learnt, and it stops as well.
+    """
 
     def __init__(self, stage: str, name_batch: Callable[[int, int], Sequence[str]]) -> None:
         super().__init__()
@@ -101,8 +105,15 @@ class FiniteLoss(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
-        if math.isfinite(loss):
+        scale = getattr(self.model.optimizer, "dynamic_scale", None)
+        if math.isfinite(loss) and (scale is None or float(scale) >= 1.0):
             return
+        if scale is not None:
+            what = "gradients are" if math.isfinite(loss) else f"loss is {loss}, because numbers are"
+            raise TrainingError(
+                f"float16 overflow in stage {self.stage!r}, epoch {self.epoch + 1}, batch {batch + 1}: the "
+                f"{what} beyond 65,504. Use --precision mixed_bfloat16 or float32."
+            )
         ids = list(self.name_batch(self.epoch, batch))
         raise TrainingError(
             f"The loss is {loss} in stage {self.stage!r}, epoch {self.epoch + 1}, batch {batch + 1} "

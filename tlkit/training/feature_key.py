@@ -76,16 +76,16 @@ def _settings(operation: Any) -> str:
         if type(layer).__module__.partition(".")[0] not in KNOWN or isinstance(layer, keras.layers.Lambda):
             raise ValueError(type(layer).__name__)
     config = keras.saving.serialize_keras_object(operation)["config"]
-    return json.dumps(_without_names(config), sort_keys=True, default=repr)
+    return json.dumps(without_names(config), sort_keys=True, default=repr)
 
 
-def _without_names(config: Any) -> Any:
+def without_names(config: Any) -> Any:
     """Names count the layers of the process, and say nothing about what they do; but that of a type does."""
     if isinstance(config, dict):
         if config.get("class_name") == "DTypePolicy":
             return config
-        return {key: _without_names(value) for key, value in config.items() if key != "name"}
-    return [_without_names(value) for value in config] if isinstance(config, list | tuple) else config
+        return {key: without_names(value) for key, value in config.items() if key != "name"}
+    return [without_names(value) for value in config] if isinstance(config, list | tuple) else config
 
 
 def _describe_preprocessing(preprocessing: ImagePreprocessing | TextPreprocessing) -> list[str]:

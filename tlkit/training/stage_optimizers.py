@@ -141,6 +141,12 @@ class StageAdafactor(StageOptimizer, keras.optimizers.Adafactor):
                 self.slots += [(variable.path, "row", row), (variable.path, "column", column)]
 
 
+def stage_optimizer(model: keras.Model) -> StageOptimizer:
+    """The optimizer of a compiled training model, also inside of one that scales the loss."""
+    optimizer: StageOptimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    return optimizer
+
+
 def _sum_rows(gradient: Any) -> Any:
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient

@@ -23,6 +23,7 @@ from tlkit.training.batch_size import find_fitting
 from tlkit.training.best import put_back_best
 from tlkit.training.boundary import Parts
 from tlkit.training.callbacks import close_all, make_callbacks
+from tlkit.training.compute_choice import ComputeChoice, choose_compute
 from tlkit.training.display import LiveDisplay
 from tlkit.training.feature_cache import Features, ReleaseMemory
 from tlkit.training.feature_choice import CacheChoice
@@ -31,8 +32,10 @@ from tlkit.training.gradient_health import GradientHealth
 from tlkit.training.health_words import explain_health
 from tlkit.training.optimizer import make_optimizer
 from tlkit.training.optimizer_state import OptimizerState, take_state
+from tlkit.training.precision import Casting, Setting, backbone_layers
 from tlkit.training.settling import Settling, watch_settling
 from tlkit.training.stage_features import divide_stage, store_features
+from tlkit.training.stage_optimizers import stage_optimizer
 from tlkit.training.trainable import Place, Trainable
 from tlkit.training.training_model import TrainingModel
 
@@ -59,7 +62,8 @@ def train_stages(
         callbacks: The user's own Keras callbacks; they run in every stage.
 
     Raises:
-        TrainingError: The loss is not finite, or memory ran out.
+        TrainingError: The loss is not finite, or memory ran out; with the weights of the best epoch so far,
+            if one has ended.
         FrozenWeightsMoved: A frozen weight changed during a stage.
         KeyboardInterrupt: After the weights of the best epoch so far were put back.
     """
@@ -85,16 +89,20 @@ def train_stages(
             if features is not None:
                 features.table.leave()
             features = stored
-            model = compile_stage(run, stage, parts, state)
+            model, compute = _compile_chosen(run, stage, place, parts, features, state)
             own = [*callbacks, *([] if settling is None else [settling])]
             history, state = _fit(run, model, stage, place, folder, own, features, state)
         except KeyboardInterrupt:
             put_back_best(run.model, begun, folder, run.monitor, run.head.mode)
             raise
+        except TrainingError as error:
+            error.keeps_best = put_back_best(run.model, begun, folder, run.monitor, run.head.mode)
+            raise
         check_unchanged(before, frozen, stage.name)
         first_epoch += stage.epochs
         histories.append(history)
-        records.append(_record(run, stage, history, choice, time.perf_counter() - started))
+        seconds = time.perf_counter() - started
+        records.append(_record(run, stage, history, choice, compute, seconds))
         rest = None if settling is None else stage.without(settling.n_settled, len(run.groups), len(history))
         if rest is not None:
             waiting.insert(0, rest)
@@ -102,31 +110,63 @@ def train_stages(
 
 
 def compile_stage(
-    run: Trainable, stage: Stage, parts: Parts | None, state: OptimizerState | None = None
+    run: Trainable,
+    stage: Stage,
+    parts: Parts | None,
+    state: OptimizerState | None = None,
+    setting: Setting | None = None,
 ) -> TrainingModel:
     """A freshly compiled training model over the run's layers, for what is trainable now.
 
-    Its optimizer goes on from `state` with the weights that were trained before.
+    Its optimizer goes on from `state` with the weights that were trained before. `setting`: how it computes;
+    None: in float32, without XLA.
     """
+    setting = setting or Setting()
     with run.strategy.scope():
         model = TrainingModel.of(run.model, parts)
         model.accumulate = run.training.accumulate
         model.mixed = None if run.mixing is None else run.mixing.objective
         model.row_unit = 2 if run.head.task == "embed" else 1
-        model.compile(
-            make_optimizer(
-                run.training,
-                stage,
-                stage.epochs * run.steps_per_epoch,
-                model.trainable_variables,
-                run.groups,
-                state,
-            ),
-            run.head.loss,
-            metrics=run.head.metrics(),
-            jit_compile=False,
+        if setting.precision != "float32":
+            model.casting = Casting(backbone_layers(run.model, run.groups), setting.precision)
+        optimizer = make_optimizer(
+            run.training,
+            stage,
+            stage.epochs * run.steps_per_epoch,
+            model.trainable_variables,
+            run.groups,
+            state,
         )
+        if setting.precision == "mixed_float16":  # whose smallest numbers are larger than many gradients
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            optimizer.build(model.trainable_variables)
+        model.compile(optimizer, run.head.loss, metrics=run.head.metrics(), jit_compile=setting.xla)
     return model
+
+
+def _compile_chosen(
+    run: Trainable,
+    stage: Stage,
+    place: Place,
+    parts: Parts | None,
+    features: Features | None,
+    state: OptimizerState,
+) -> tuple[TrainingModel, ComputeChoice]:
+    """The model of a stage, compiled as it computes fastest, or as configured."""
+
+    def compile_with(setting: Setting) -> TrainingModel:
+        return compile_stage(run, stage, parts, state, setting)
+
+    pipeline = training_pipeline(run, stage, place, _inputs_of(run, features))
+    return choose_compute(run, stage, parts, pipeline, compile_with, reads_features=features is not None)
+
+
+def _inputs_of(run: Trainable, features: Features | None) -> InputsOf | None:
+    """What gives training examples their inputs, where they are not computed."""
+    if features is None:
+        return None
+    assert run.views is not None
+    return features.reader(run.dataset.splits["train"], run.views)
 
 
 def training_pipeline(
@@ -184,17 +224,14 @@ def _fit(
     unit = "images" if isinstance(run.preprocessing, ImagePreprocessing) else "texts"
     display = LiveDisplay(stage, f"{place.index + 1}/{place.n_stages}", plan.steps, run.n_train, unit)
     built_in = make_callbacks(run.monitor, run.head.mode, stage, run.training, folder, name_batch)
-    inputs_of = None
     if features is not None:
-        assert run.views is not None
-        inputs_of = features.reader(run.dataset.splits["train"], run.views)
         built_in.append(ReleaseMemory(features.table))
     health = GradientHealth(run, stage, place, folder, features) if run.training.gradient_health else None
     if health is not None:
         built_in.append(health)
     try:
         history = model.fit(
-            training_pipeline(run, stage, place, inputs_of),
+            training_pipeline(run, stage, place, _inputs_of(run, features)),
             epochs=stage.epochs,
             steps_per_epoch=plan.steps,
             validation_data=_validation_pipeline(run, features),
@@ -214,7 +251,7 @@ def _fit(
             make_console().print(f"Gradient health: not measured: {health.skipped}", highlight=False)
         for sentence in explain_health(health.table, table, stage):
             make_console().print(sentence, highlight=False, soft_wrap=True)
-    return table, take_state(model.optimizer, state)
+    return table, take_state(stage_optimizer(model), state)
 
 
 def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
@@ -241,7 +278,12 @@ def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
 
 
 def _record(
-    run: Trainable, stage: Stage, history: pd.DataFrame, choice: CacheChoice, seconds: float
+    run: Trainable,
+    stage: Stage,
+    history: pd.DataFrame,
+    choice: CacheChoice,
+    compute: ComputeChoice,
+    seconds: float,
 ) -> StageRecord:
     n_trained = stage.n_trained(len(run.groups))
     values = history[run.monitor].to_numpy("float64")
@@ -260,4 +302,5 @@ def _record(
         best_value=None if best is None else float(values[best]),
         best_epoch=None if best is None else best + 1,
         cache=choice.to_dict(),
+        compute=compute.to_dict(),
     )

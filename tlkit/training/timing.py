@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlkit.plans import Stage
+from tlkit.training.compute_choice import ComputeChoice, preview_compute
 from tlkit.training.feature_choice import CacheChoice
 from tlkit.training.stage_features import choose_stage_cache, divide_stage
 from tlkit.training.stages import compile_stage, training_pipeline
@@ -23,6 +24,7 @@ class StageTime:
 
     seconds: float
     cache: CacheChoice
+    compute: ComputeChoice
 
 
 def time_stage(run: Trainable, stage: Stage) -> StageTime:
@@ -33,9 +35,12 @@ def time_stage(run: Trainable, stage: Stage) -> StageTime:
     started = time.perf_counter()
     parts = divide_stage(run)
     choice, features = choose_stage_cache(run, stage, parts)
-    model = compile_stage(run, stage, parts)
-    batches = [batch[:2] for batch in training_pipeline(run, stage, Place(0, 1, 0)).take(STEPS)]
-    if features is not None and parts is not None:
+    pipeline = training_pipeline(run, stage, Place(0, 1, 0))
+    reads_features = features is not None and parts is not None
+    compute = preview_compute(run, stage, parts, reads_features=reads_features)
+    model = compile_stage(run, stage, parts, setting=compute.setting)
+    batches = [batch[:2] for batch in pipeline.take(STEPS)]
+    if reads_features and parts is not None:
         batches = [(parts.lower(inputs, training=False), targets) for inputs, targets in batches]
     model.train_on_batch(*batches[0])
     model.test_on_batch(*batches[0])
@@ -46,7 +51,7 @@ def time_stage(run: Trainable, stage: Stage) -> StageTime:
     fill = 0.0 if features is None else choice.fill_seconds or 0.0
     if features is not None:
         features.table.leave()
-    return StageTime(overhead + fill + stage.epochs * epoch, choice)
+    return StageTime(overhead + fill + stage.epochs * epoch, choice, compute)
 
 
 def _median(step: Callable[..., object], batches: list[Any]) -> float:

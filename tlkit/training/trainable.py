@@ -9,7 +9,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from tlkit.config import CacheConfig, TrainingConfig
+from tlkit.config import CacheConfig, Precision, TrainingConfig, Xla
 from tlkit.config.augment import Augmentation
 from tlkit.data import BatchPlan, Dataset, Mixing, plan_batches
 from tlkit.freezing import LayerGroup
@@ -47,6 +47,8 @@ class Trainable:
     augmentations: Sequence[Augmentation] | None = None
     backbone: str = ""
     deterministic: bool = False
+    precision: Precision = "float32"
+    xla: Xla = "off"
 
     @property
     def monitor(self) -> str:

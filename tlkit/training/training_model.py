@@ -19,6 +19,7 @@ from tlkit.heads import WordLoss
 from tlkit.results import writing
 from tlkit.training.accumulation import sum_over_parts
 from tlkit.training.boundary import FEATURES, Parts
+from tlkit.training.precision import Casting
 
 HDF5_BYTES = 4096  # what the format adds to every variable, rounded up
 
@@ -41,6 +42,9 @@ class TrainingModel(keras.Model):
     mixed: Objective | None = None
     """What the targets of its training are a mix of, if they are one."""
 
+    casting: Casting | None = None
+    """What computes in another precision than float32, if anything does."""
+
     @classmethod
     def of(cls, model: keras.Model, parts: Parts | None) -> TrainingModel:
         """A training model over the layers of `model`. With `parts` it takes what the lower gives, too."""
@@ -53,6 +57,13 @@ class TrainingModel(keras.Model):
         return super().input_spec if self.parts is None else None  # there are two kinds of inputs
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if self.casting is None:
+            return self._answer(inputs, training, mask)
+        with self.casting.applied():
+            outputs = self._answer(inputs, training, mask)
+        return keras.tree.map_structure(lambda output: keras.ops.cast(output, "float32"), outputs)
+
+    def _answer(self, inputs: Any, training: bool | None, mask: Any) -> Any:
         if self.parts is None:
             return super().call(inputs, training=training, mask=mask)
         is_boundary = isinstance(inputs, dict) and FEATURES in inputs

@@ -20,7 +20,8 @@ SETTLING = "times are upper bounds: layer groups that have settled freeze before
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage: what it trains, how long it would take at most, in seconds, and what it would store."""
+    """One stage: what it trains, how long it would take at most, in seconds, what it would store, and how it
+    would compute."""
 
     name: str
     train: str
@@ -31,6 +32,7 @@ class StageEstimate:
     batch_norm: str
     seconds_estimate: float
     cache: dict[str, Any]
+    compute: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def _estimate(run: Trainable, stage: Stage) -> StageEstimate:
         batch_norm=run.batch_norm,
         seconds_estimate=timed.seconds,
         cache=timed.cache.to_dict(),
+        compute=timed.compute.to_dict(),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from tlkit.config import RunConfig, dump, to_yaml
-from tlkit.errors import Interrupted, StorageError
+from tlkit.errors import Interrupted, StorageError, TrainingError
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.progress import make_console
 from tlkit.results import Result, RunFolder, environment, write_csv, write_text
@@ -72,6 +72,14 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
             f"Interrupted. The best model so far is in {folder.path}; "
             f"use it with: tlkit predict {folder.path}"
         ) from None
+    except TrainingError as error:
+        with suppress(StorageError):  # the first error is the one to report
+            if error.keeps_best:
+                save_model(prepared.trainable.model, folder)
+            folder.write_state("failed")
+        if not error.keeps_best:
+            raise
+        raise TrainingError(f"{error} The best model so far is in {folder.path}.") from None
     except BaseException:
         with suppress(StorageError):  # the first error is the one to report
             folder.write_state("failed")

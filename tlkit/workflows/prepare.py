@@ -15,7 +15,7 @@ from tlkit.config.augment import Augmentation, resolve_augment
 from tlkit.config.augmentation import Modality
 from tlkit.config.recipe import RECIPES
 from tlkit.data import Dataset, resolve_sample_split
-from tlkit.devices import make_strategy
+from tlkit.devices import device_kind, make_strategy
 from tlkit.errors import ConfigError
 from tlkit.freezing import group_layers
 from tlkit.heads import class_weights, example_weights, make_head
@@ -24,7 +24,7 @@ from tlkit.plans import Stage, make_plan
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.progress import spinner
 from tlkit.results import RunFolder
-from tlkit.training import Trainable, choose_batch_size, require_whole_update
+from tlkit.training import Trainable, choose_batch_size, require_compilable, require_whole_update
 from tlkit.workflows.backbone import load_backbone
 from tlkit.workflows.examples import Preprocessing, default_backbone, load_examples
 from tlkit.workflows.fits import require_fit, require_mixable, require_trainable
@@ -61,6 +61,8 @@ class Prepared:
                 f"{self.dataset.truncated:.0%} of the texts are longer than {spec.sequence_length} tokens: "
                 f"{rest}. More at once: --sequence-length"
             )
+        if self.config.precision == "mixed_float16" and device_kind(self.trainable.strategy) == "CPU":
+            notes.append("mixed_float16 is made for GPUs: on a CPU mixed_bfloat16 or float32 is faster.")
         return tuple(notes)
 
 
@@ -131,10 +133,13 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
         seed=config.seed,
         cache=config.cache,
         deterministic=config.deterministic,
+        precision=config.precision,
+        xla=config.xla,
         backbone=entry.name,
         augmentations=_augmentations(config, entry, objects),
         example_weights=example_weights(config.head.class_weight, config.objective, train.targets, classes),
     )
+    require_compilable(trainable)
     require_whole_update(trainable)
     training = config.training.model_copy(update={"global_batch_size": batch_size})
     resolved = config.model_copy(update={"training": training})
