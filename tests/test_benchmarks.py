@@ -96,6 +96,9 @@ def test_the_target_is_the_lowest_of_the_best_accuracies(monkeypatch: pytest.Mon
     assert middle([None, None, 1.0]) is None
 
 
+FEW = ("--limit", "60", "--repeats", "1", "--sides", "tlkit")
+
+
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -105,9 +108,19 @@ def test_the_target_is_the_lowest_of_the_best_accuracies(monkeypatch: pytest.Mon
         ("recipe_images.py", ["--data", "elpv", "--set", "training.epochs=1"]),
     ],
 )
-def test_tlkit_runs_in_every_benchmark(script: str, words: list[str], tmp_path: Path) -> None:
-    few = ("--limit", "40", "--repeats", "1", "--sides", "tlkit")
-    found = answers(BENCHMARKS / script, *words, *few, cwd=tmp_path)
+def test_tlkit_runs_in_the_benchmarks_of_pictures(script: str, words: list[str], tmp_path: Path) -> None:
+    require_measured(answers(BENCHMARKS / script, *words, *FEW, cwd=tmp_path))
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_tlkit_runs_in_the_benchmark_of_texts(shared_data: Path, tmp_path: Path) -> None:
+    data = str(shared_data / "rt_polarity" / "rt_polarity.csv")
+    words = ("--data", data, "--stages", "head:1")
+    require_measured(answers(BENCHMARKS / "text_recipe.py", *words, *FEW, cwd=tmp_path))
+
+
+def require_measured(found: Any) -> None:
     (answer,) = found["sides"]["tlkit"]
     assert answer["seconds"] > 0
     assert 0 <= answer["test_accuracy"] <= 1
