@@ -17,10 +17,11 @@ from tlkit.errors import ConfigError
 class LayerGroup:
     """Consecutive layers of a backbone.
 
-    `layers` are the layers that hold weights themselves, sub-layers included; `weights` are the paths of
-    those weights. `cut` is the one tensor through which everything above the group gets what was computed
-    of the example, as late as possible (after the group's activations and additions); None where several
-    tensors leave the group. The model's inputs, such as the padding mask, are at hand above every cut.
+    `layers` are the layers that hold weights themselves, sub-layers included, or a SavedModel without any;
+    `weights` are the paths of those weights. `cut` is the one tensor through which everything above the group
+    gets what was computed of the example, as late as possible (after the group's activations and additions);
+    None where several tensors leave the group. The model's inputs, such as the padding mask, are at hand
+    above every cut.
     """
 
     name: str
@@ -40,12 +41,15 @@ def group_layers(backbone: Backbone) -> tuple[LayerGroup, ...]:
     members: dict[str, list[keras.layers.Layer]] = {name: [] for name in patterns}
     group_of: dict[int, int] = {}
     mistakes = []
-    for path, layer in layers_with_weights(model):
+    holding = list(layers_with_weights(model))
+    if not holding:  # a SavedModel that computes with constants: a group with nothing to train
+        holding = [(layer.name, layer) for layer in model.layers if layer.name in patterns]
+    for path, layer in holding:
         matching = [name for name, pattern in patterns.items() if re.fullmatch(pattern, path)]
         if len(matching) != 1:
             mistakes.append(f"{path!r} matches {', '.join(matching) or 'none'}")
             continue
-        members[matching[0]] += _leaves(layer)
+        members[matching[0]] += _leaves(layer) or [layer]
         group_of[id(layer)] = position[matching[0]]
     mistakes += [f"group {name!r} is empty" for name, layers in members.items() if not layers]
     if mistakes:

@@ -45,8 +45,6 @@ def load_saved_model(entry: ZooEntry, *, image_size: int | None = None, trust: b
     """
     folder = fetch_saved_model(entry)
     opened = open_saved_model(folder, _pin(entry, folder), trust=trust)
-    if not opened.endpoint.variables:
-        raise ConfigError(f"The SavedModel of {entry.name!r} holds no variables, so there is nothing to tune")
     entry = _pinned(entry, opened.sha256)
     takes = entry.input
     if isinstance(takes, TextInput):
@@ -81,8 +79,6 @@ def describe_saved_model(source: Source, name: str, *, trust: bool = False) -> Z
     modality, takes = describe_input(opened)
     entry = entry.model_copy(update={"modality": modality, "input": takes})
     n_params = sum(int(each.shape.num_elements()) for each in opened.endpoint.variables)
-    if not n_params:
-        raise ConfigError(f"The SavedModel of {name!r} holds no variables, so there is nothing to tune")
     if isinstance(takes, ImageInput):
         _chosen_output(entry, opened.endpoint)  # now, not when it is used
     return _pinned(

@@ -11,6 +11,7 @@ from pydantic import (
     Discriminator,
     Field,
     JsonValue,
+    NonNegativeInt,
     PositiveInt,
     Tag,
     ValidationInfo,
@@ -149,7 +150,7 @@ class ZooEntry(Record):
     `layer_groups` maps a group's name to a regex, input to output. It must match the whole of a layer's
     path inside the backbone (the backbone's own name left out), and every layer with weights matches one.
     `params` counts the backbone without its classification top, BatchNorm's statistics included, as Keras's
-    summary does. `verified` says that these weights were
+    summary does; a SavedModel that computes with constants has none. `verified` says that these weights were
     loaded and their answers compared with known ones; where they were not, only the architecture was built.
     `pooling` is what a head reads of a backbone for pictures unless it is told otherwise: the average over
     the map, or the class token.
@@ -168,7 +169,7 @@ class ZooEntry(Record):
     constructor: Constructor | None = None
     input: Input
     layer_groups: Annotated[dict[str, str], Field(min_length=1)]
-    params: PositiveInt
+    params: NonNegativeInt
     pooling: Literal["avg", "cls"] = "avg"
     license: str
     license_source: str | None = None
