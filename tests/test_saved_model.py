@@ -29,6 +29,7 @@ from tlkit.plans import Stage
 from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
 from tlkit.training.optimizer import OPTIMIZERS
 from tlkit.training.training_model import TrainingModel
+from tlkit.workflows.fits import require_trainable
 from tlkit.zoo.archive import unpack
 from tlkit.zoo.entry import ImageInput, TensorInput, TextInput
 from tlkit.zoo.libraries import hub_folder
@@ -59,6 +60,10 @@ def source(path: Path, **fields: Any) -> HubSource:
 
 def backbone_of(path: Path, **options: Any) -> Backbone:
     return load_saved_model(describe_saved_model(source(path), "small"), **options)
+
+
+def backbone_of_output(path: Path, output: str) -> Backbone:
+    return load_saved_model(describe_saved_model(source(path, output=output), "small"))
 
 
 def answers_of(backbone: Backbone, x: Any) -> np.ndarray:
@@ -328,19 +333,65 @@ def test_a_fixed_batch_size_is_refused(tmp_path):
         describe_saved_model(source(tmp_path / "one"), "one")
 
 
-def test_a_saved_model_without_variables_or_calls_is_refused(tmp_path):
+def test_a_saved_model_without_calls_is_refused(tmp_path):
     empty = tf.Module()
     empty.weight = tf.Variable(1.0)
     tf.saved_model.save(empty, str(tmp_path / "empty"))
     with pytest.raises(ConfigError, match="neither be called nor has it a signature"):
         describe_saved_model(source(tmp_path / "empty"), "empty")
+
+
+def test_a_saved_model_that_computes_with_constants_gives_features(tmp_path):
     constant = tf.Module()
     constant.__call__ = tf.function(
-        lambda x: 2 * x, input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32)]
+        lambda x: tf.concat([x, 1 - x], -1), input_signature=[tf.TensorSpec((None, 16, 16, 3), tf.float32)]
     )
     tf.saved_model.save(constant, str(tmp_path / "constant"))
-    with pytest.raises(ConfigError, match="holds no variables"):
-        describe_saved_model(source(tmp_path / "constant"), "constant")
+    entry = describe_saved_model(source(tmp_path / "constant"), "constant")
+    assert entry.params == 0
+    assert any("cannot be fine-tuned" in note for note in entry.notes)
+    backbone = load_saved_model(entry)
+    np.testing.assert_allclose(answers_of(backbone, pictures())[..., 3:], 1 - pictures(), atol=1e-6)
+    model, groups, _ = with_head(backbone, train="head")
+    assert [(group.name, group.weights) for group in groups] == [("saved_model", ())]
+    assert groups[0].cut is not None
+    losses = fit(model, pictures(), np.arange(8) % 2)
+    assert losses[-1] < losses[0]
+    with pytest.raises(
+        ConfigError, match="a SavedModel that cannot be fine-tuned: .* no trainable variables"
+    ):
+        require_trainable(groups, [Stage("all", "all", 1, 1e-3)], entry, 10)
+
+
+@pytest.mark.parametrize("called", [True, False], ids=["callable", "signature"])
+def test_variables_that_no_output_depends_on_are_not_trained(called, tmp_path):
+    """Weight decay would move them, and so would a regularisation loss."""
+    module = tf.Module()
+    module.kernel = tf.Variable(tf.fill((3, 4), 0.1), name="kernel")
+    module.spare = tf.Variable(tf.ones((4,)), name="spare")
+    module.outside = tf.Variable(tf.ones((4,)), name="outside")
+
+    @tf.function
+    def both(x):
+        return x @ module.kernel, x @ module.kernel + module.spare
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 16, 16, 3), tf.float32, "pictures")])
+    def call(pictures):
+        features, other = both(tf.reduce_mean(pictures, (1, 2)))
+        return {"features": features, "other": other, "third": features * module.outside}
+
+    if called:
+        module.__call__ = call
+    tf.saved_model.save(module, str(tmp_path / "module"), signatures=None if called else call)
+    backbone = backbone_of_output(tmp_path / "module", "features")
+    model, _, _ = with_head(backbone)
+    (layer,) = saved_model_layers(backbone.model)
+    assert [weight.name for weight in layer.trainable_weights] == ["kernel"]
+    before = {weight.name: np.asarray(weight) for weight in layer.weights}
+    assert set(before) == {"kernel", "spare", "outside"}
+    fit(model, pictures(), np.arange(8) % 2)
+    moved = {weight.name for weight in layer.weights if np.any(np.asarray(weight) != before[weight.name])}
+    assert moved == {"kernel"}
 
 
 def test_the_format_of_tensorflow_1_gives_features_and_says_that_it_cannot_be_tuned(folders):

@@ -27,7 +27,7 @@ class Endpoint:
     `inputs` and `outputs` are its tensors by name. `variables` are those that it computes with, in an order
     that is the same at every loading; `trainable` are those of them that training may change. `losses` are
     its regularisation losses, functions without arguments. `owner` is the loaded object: its variables and
-    tables live as long as it does. `graph` is a concrete function of it.
+    tables live as long as it does. `graphs` are the concrete functions that may be called.
     """
 
     inputs: dict[str, tf.TensorSpec]
@@ -36,7 +36,7 @@ class Endpoint:
     trainable: tuple[tf.Variable, ...]
     losses: tuple[Callable[[], tf.Tensor], ...]
     owner: Any
-    graph: Any
+    graphs: tuple[Any, ...]
     function: Callable[..., Any]
 
     def __call__(self, tensors: Mapping[str, Any], *, training: bool) -> Tensors:
@@ -109,7 +109,7 @@ def _callable_endpoint(loaded: Any) -> Endpoint | None:
         trainable=_trainable(loaded, variables),
         losses=tuple(each for each in getattr(loaded, "regularization_losses", ()) if callable(each)),
         owner=loaded,
-        graph=chosen.function,
+        graphs=tuple(concrete),
         function=call,
     )
 
@@ -135,7 +135,7 @@ def _signature_endpoint(loaded: Any, has_objects: bool) -> Endpoint:
         trainable=_trainable(loaded, variables) if has_objects else (),
         losses=(),
         owner=loaded,
-        graph=function,
+        graphs=(function,),
         function=lambda given, training: function(**given),
     )
 

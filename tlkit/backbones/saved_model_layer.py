@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from tlkit.backbones.saved_model_endpoint import Endpoint
 from tlkit.backbones.saved_model_names import batch_norm_names, variable_names
+from tlkit.backbones.saved_model_needs import needed_variables
 from tlkit.backbones.saved_model_open import OpenedSavedModel, open_saved_model
-from tlkit.backbones.saved_model_trial import needed_variables, output_shapes
+from tlkit.backbones.saved_model_trial import output_shapes
 from tlkit.errors import ConfigError
 
 _Loss = tuple[Callable[[], Any], Sequence[keras.Variable]]  # and the variables that it is of
@@ -50,8 +51,8 @@ class SavedModelLayer(keras.layers.Layer):
         endpoint = opened.endpoint
         self.outputs = dict(outputs) if outputs else {name: name for name in endpoint.outputs}
         self.shapes = output_shapes(endpoint, list(self.outputs.values()))
-        needed = needed_variables(endpoint, list(self.outputs.values()))
-        self._learning = frozenset(id(each) for each in endpoint.trainable) & needed
+        trainable = frozenset(id(each) for each in endpoint.trainable)
+        self._learning = trainable & needed_variables(endpoint, list(self.outputs.values()))
         names = variable_names(endpoint.variables)
         normalising = batch_norm_names(names)
         ready = list(zip(names, endpoint.variables, strict=True))
@@ -69,7 +70,7 @@ class SavedModelLayer(keras.layers.Layer):
     @property
     def fine_tunes(self) -> bool:
         """Whether training can change it."""
-        return self.opened.fine_tunes
+        return bool(self._learning)
 
     def build(self, input_shape: Any = None) -> None:
         self.adopted = _adopt(self._adoptable.value, self._learning)

@@ -1,13 +1,12 @@
-"""What a loaded SavedModel does not say by itself: the shapes of its outputs, and the variables they need."""
+"""What a loaded SavedModel does not always say by itself: the shapes of its outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
-from tlkit.backbones.saved_model_endpoint import Endpoint, Tensors, name_outputs
+from tlkit.backbones.saved_model_endpoint import Endpoint, Tensors
 from tlkit.errors import ConfigError
 
 _OPEN_SIZE = 64  # pixels, tokens or samples, where the SavedModel takes any number
@@ -31,33 +30,6 @@ def output_shapes(endpoint: Endpoint, names: Sequence[str]) -> dict[str, tuple[i
         sides = [None] * seen[name].rank if shape.rank is None else list(shape)
         shapes[name] = (None, *sides[1:-1], seen[name][-1]) if len(sides) > 1 else (None,) * len(sides)
     return shapes
-
-
-def needed_variables(endpoint: Endpoint, names: Sequence[str]) -> frozenset[int]:
-    """The variables, by id, that these outputs depend on. Of a function that only calls another one, all."""
-    function = endpoint.graph
-    flat = list(range(len(function.outputs)))
-    places = name_outputs(tf.nest.pack_sequence_as(function.structured_outputs, flat))
-    waiting = [function.outputs[places[name]].op for name in names]
-    needed: set[str] = set()
-    while waiting:
-        operation = waiting.pop()
-        if operation.name not in needed:
-            needed.add(operation.name)
-            waiting += [each.op for each in operation.inputs]
-    captured = function.captured_inputs
-    held = function.inputs[len(function.inputs) - len(captured) :]
-    variables = {id(_handle(variable)): id(variable) for variable in endpoint.variables}
-    return frozenset(
-        variables[id(outside)]
-        for outside, inside in zip(captured, held, strict=True)
-        if id(outside) in variables and inside.op.name in needed
-    )
-
-
-def _handle(variable: tf.Variable) -> Any:
-    """What a function captures of a variable: of a mirrored one, the variable."""
-    return variable if hasattr(variable, "values") else variable.handle
 
 
 def _answers(endpoint: Endpoint) -> Tensors:
