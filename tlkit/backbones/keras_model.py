@@ -91,8 +91,8 @@ def copy_model(model: keras.Model) -> keras.Model:
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"The model {model.name!r} could not be read again from the run's folder: {reason} "
-            "Own layers need get_config and @keras.saving.register_keras_serializable(); a Lambda "
+            f"The model {model.name!r} cannot be copied, nor kept in a file: {reason} "
+            "Own layers and models need get_config and @keras.saving.register_keras_serializable(); a Lambda "
             "layer holds code and is refused"
         ) from error
     return copy
