@@ -52,22 +52,26 @@ LONGER = {
     "preprocessing.nltk": "test_finetune_texts.py",
     "--client-preprocessing": "test_finetune_texts.py",
     "text_cnn": "test_finetune_texts.py",
+    "--plan lora": "test_adapters_file.py",
 }
 
 # What is added to a command that trains, so that it takes seconds.
 QUICK = f"training.epochs=1 preprocessing.image_size={IMAGE_SIZE}"
 SMALL_STEPS = f"--steps 10 preprocessing.image_size={IMAGE_SIZE}"
+FEW_TOKENS = "training.epochs=1 preprocessing.sequence_length=16 export=false"
+LORA = ("--dry-run", """plan.rank=4 'plan.targets=[query, value, "feedforward.*dense"]'""")
 FEW_DIGITS = "data.split.test=0.5 data.split.validation=0.4"
 ADDED = {
     "tlkit finetune --data photos/": QUICK,
     "tlkit finetune --data photos/ --dry-run": QUICK,
     "tlkit lr-find --data photos/ --seeds 3 --out rates.png": SMALL_STEPS,
     "tlkit lr-find --data photos/ --plan full --json": SMALL_STEPS,
+    **{f"tlkit finetune --data reviews.csv --plan lora {rest}": FEW_TOKENS for rest in LORA},
     "tlkit demo --data digits": f"{QUICK} {FEW_DIGITS} plan=head export=false",
     "tlkit zoo rank --data digits --backbones efficientnet_lite0,mobilenet_v2_torchvision": FEW_DIGITS,
 }
 QUICKER = f"{QUICK} plan=head export=false"  # for all other trainings
-QUICK_TEXTS = "training.epochs=1 preprocessing.sequence_length=16 plan=head export=false"
+QUICK_TEXTS = f"{FEW_TOKENS} plan=head"
 NEEDS_NLTK_DATA = ("preprocessing.nltk", "--client-preprocessing")
 
 # One process for all commands: each of its own would spend most of its time on importing TensorFlow.

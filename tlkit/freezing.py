@@ -17,17 +17,20 @@ from tlkit.errors import ConfigError
 class LayerGroup:
     """Consecutive layers of a backbone.
 
-    `layers` are the layers that hold weights themselves, sub-layers included, or a SavedModel without any;
-    `weights` are the paths of those weights. `cut` is the one tensor through which everything above the group
-    gets what was computed of the example, as late as possible (after the group's activations and additions);
-    None where several tensors leave the group. The model's inputs, such as the padding mask, are at hand
-    above every cut.
+    `layers` are the layers that hold weights themselves, sub-layers included, or a SavedModel without any.
+    `cut` is the one tensor through which everything above the group gets what was computed of the example, as
+    late as possible (after the group's activations and additions); None where several tensors leave the
+    group. The model's inputs, such as the padding mask, are at hand above every cut.
     """
 
     name: str
     layers: tuple[keras.layers.Layer, ...]
-    weights: tuple[str, ...]
     cut: keras.KerasTensor | None
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The paths of the weights that the layers hold now: adapters come and go."""
+        return tuple(dict.fromkeys(weight.path for layer in self.layers for weight in layer.weights))
 
 
 def group_layers(backbone: Backbone) -> tuple[LayerGroup, ...]:
@@ -56,8 +59,7 @@ def group_layers(backbone: Backbone) -> tuple[LayerGroup, ...]:
         raise ConfigError(f"The layer groups of {backbone.entry.name!r} do not fit: {_listed(mistakes)}")
     cuts = _cuts(model, group_of, backbone.entry.name, list(patterns))
     return tuple(
-        LayerGroup(name, tuple(layers), _weight_paths(layers), cuts.get(position[name]))
-        for name, layers in members.items()
+        LayerGroup(name, tuple(layers), cuts.get(position[name])) for name, layers in members.items()
     )
 
 
@@ -68,10 +70,6 @@ def _leaves(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     below = {id(weight) for child in nested for weight in child.weights}
     own = [layer] if any(id(weight) not in below for weight in layer.weights) else []
     return own + [leaf for child in nested for leaf in _leaves(child)]
-
-
-def _weight_paths(layers: list[keras.layers.Layer]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(weight.path for layer in layers for weight in layer.weights))
 
 
 def _cuts(

@@ -14,6 +14,7 @@ from tlkit.config.plan import (
     GradualPlan,
     HeadPlan,
     HeadThenAllPlan,
+    LoraPlan,
     MilestonesPlan,
     Schedule,
     TopPlan,
@@ -42,6 +43,7 @@ class Stage:
         schedule: What the rate does over the stage. None: what `TrainingConfig` says.
         auto_freeze: The percentile below which the lowest layer groups count as settled; None: none do.
         epochs_before: Epochs of the same schedule that stages before this one have run.
+        adapters: What is learned beside frozen weights of the backbone; None: nothing.
 
     Raises:
         ConfigError: No epochs, or a rate that is not a positive number.
@@ -57,6 +59,7 @@ class Stage:
     schedule: Schedule | None = None
     auto_freeze: float | None = None
     epochs_before: int = 0
+    adapters: LoraPlan | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -139,7 +142,8 @@ def make_plan(
     training = training or TrainingConfig()
     plan = validate({"plan": recipe.plan if spec is None else spec}).plan
     specs = plan if isinstance(plan, tuple) else _specs(plan, n_groups, training)
-    stages = tuple(_stage(index, stage, training, recipe) for index, stage in enumerate(specs))
+    adapters = plan if isinstance(plan, LoraPlan) else None
+    stages = tuple(_stage(index, stage, training, recipe, adapters) for index, stage in enumerate(specs))
     for stage in stages:
         if isinstance(stage.train, int) and stage.train > n_groups:
             raise ConfigError(
@@ -157,8 +161,12 @@ def make_plan(
     return stages
 
 
-def _stage(index: int, spec: StageSpec, training: TrainingConfig, recipe: Recipe) -> Stage:
+def _stage(
+    index: int, spec: StageSpec, training: TrainingConfig, recipe: Recipe, adapters: LoraPlan | None
+) -> Stage:
     default_rate = recipe.head_learning_rate if spec.train == "head" else recipe.learning_rate
+    if adapters is not None:
+        default_rate = recipe.adapter_learning_rate
     return Stage(
         name=spec.name or f"stage{index + 1}",
         train=spec.train,
@@ -169,6 +177,7 @@ def _stage(index: int, spec: StageSpec, training: TrainingConfig, recipe: Recipe
         learning_rates=training.learning_rates,
         schedule=spec.schedule or training.schedule,
         auto_freeze=spec.auto_freeze,
+        adapters=adapters,
     )
 
 
@@ -198,6 +207,8 @@ def _specs(plan: object, n_groups: int, training: TrainingConfig) -> tuple[Stage
             return (StageSpec(name="head", train="head", epochs=plan.head_epochs), everything)
         case MilestonesPlan():
             return _milestones(plan)
+        case LoraPlan():
+            return (StageSpec(name="lora", train="head", epochs=plan.epochs),)
         case FullPlan():
             return (StageSpec(name="all", train="all", epochs=plan.epochs),)
     raise ConfigError(f"Not a plan: {plan!r}.")

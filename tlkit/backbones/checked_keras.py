@@ -49,6 +49,27 @@ def load_checked_model(path: Path, custom_objects: Mapping[str, Any] | None = No
     return model
 
 
+def load_checked_config(
+    config: Any, where: str, custom_objects: Mapping[str, Any] | None = None
+) -> keras.Model:
+    """The model that a config from elsewhere (`where`) describes, with weights as its initialisers make them.
+
+    Raises FetchError: the config holds something other than layers, or is damaged.
+    """
+    check_config(config, where, custom_objects)
+    try:
+        model = keras.saving.deserialize_keras_object(
+            config, custom_objects=dict(custom_objects or {}), safe_mode=True
+        )
+    except TlkitError:
+        raise
+    except Exception as error:  # as above
+        raise FetchError(f"{where} does not describe a Keras model: {first_line(error)}") from error
+    if not isinstance(model, keras.Model):
+        raise FetchError(f"{where} does not describe a Keras model, but a {type(model).__name__}")
+    return model
+
+
 def load_checked_weights(model: keras.Model, path: Path) -> None:
     """Fill `model` from a `.weights.h5` file. Raises FetchError: it is refused, damaged, or does not fit."""
     check_h5(path, str(path))

@@ -71,7 +71,7 @@ def print_stages(run: Run) -> None:
     rows = [
         [
             stage.name,
-            _trained(stage.trained_groups),
+            _trained(stage.trained_groups, stage.adapters),
             stage.trainable_params,
             stage.epochs_run,
             f"{stage.seconds:.0f}",
@@ -114,7 +114,7 @@ def print_dry_run(plan: DryRun, as_json: bool) -> None:
     rows = [
         [
             stage.name,
-            _trained(stage.trained_groups),
+            _trained(stage.trained_groups, stage.adapters),
             stage.epochs,
             stage.learning_rate,
             stage.trainable_params,
@@ -124,6 +124,8 @@ def print_dry_run(plan: DryRun, as_json: bool) -> None:
     ]
     print_table(columns, rows)
     for stage in plan.stages:
+        if stage.adapters is not None:
+            click.echo(f"{stage.name}: {_adapters(stage.adapters)}")
         stored = (
             "no stored features" if stage.cache["mode"] == "off" else f"features on {stage.cache['mode']}"
         )
@@ -135,12 +137,21 @@ def print_dry_run(plan: DryRun, as_json: bool) -> None:
         click.echo(note)
 
 
-def _trained(groups: Sequence[str]) -> str:
-    """`head`, `head, top`, or `head, block5 to top`."""
+def _trained(groups: Sequence[str], adapters: Mapping[str, Any] | None) -> str:
+    """`head`, `head, top`, `head, block5 to top`, or `head, adapters in block1 to block6`."""
     below = [name for name in groups if name != "head"]
     if not below:
         return "head"
-    return f"head, {below[0]}" if len(below) == 1 else f"head, {below[0]} to {below[-1]}"
+    span = below[0] if len(below) == 1 else f"{below[0]} to {below[-1]}"
+    return f"head, {span}" if adapters is None else f"head, adapters in {span}"
+
+
+def _adapters(adapters: Mapping[str, Any]) -> str:
+    targets = adapters["targets"]
+    return (
+        f"adapters of rank {adapters['rank']}, {adapters['params']:,} parameters, beside {len(targets)} "
+        f"layers: {targets[0]}" + (f" … {targets[-1]}" if len(targets) > 1 else "")
+    )
 
 
 def _duration(seconds: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -9,11 +10,21 @@ import pydantic
 from tlkit.config.base import Options
 from tlkit.errors import suggest
 
+
+def _is_regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {text!r} ({error})") from None
+    return text
+
+
 Epochs = Annotated[int, pydantic.Field(ge=1)]
 Rate = Annotated[float, pydantic.Field(gt=0.0)]
 Decay = Annotated[float, pydantic.Field(gt=0.0, le=1.0)]
 Groups = Annotated[int, pydantic.Field(ge=1)]
 Percentile = Annotated[float, pydantic.Field(gt=0.0, lt=100.0)]
+Regex = Annotated[str, pydantic.AfterValidator(_is_regex)]
 Schedule = Literal["cosine", "one_cycle", "linear", "constant", "plateau", "slanted_triangular"]
 
 
@@ -124,6 +135,26 @@ class UlmfitPlan(Options):
     """How many layer groups each stage adds."""
 
 
+class LoraPlan(Options):
+    """LoRA: a low-rank matrix is learned beside frozen weights, and the head (Hu et al., arXiv:2106.09685).
+
+    The head and the adapters train from the first step on. At the end they are kept as a small file of their
+    own, and the adapters are merged into the weights, so that the model is as large and fast as before.
+    """
+
+    name: Literal["lora"] = "lora"
+    epochs: Epochs = 5
+    """Epochs of the stage."""
+    rank: Annotated[int, pydantic.Field(ge=1)] = 8
+    """Rank of what is added to each kernel; at most the kernel's own."""
+    alpha: Annotated[float, pydantic.Field(gt=0.0)] | None = None
+    """What is added is multiplied by alpha / rank. None: the rank, so by 1."""
+    targets: Literal["auto"] | Annotated[tuple[Regex, ...], pydantic.Field(min_length=1)] = "auto"
+    """Which layers of the backbone get an adapter: a list of regular expressions, each to be found somewhere
+    in the layer's path. `auto`: the query and value projections of attention; in a backbone where no layer is
+    named as one, every dense and convolutional layer that is wide enough."""
+
+
 class FullPlan(Options):
     """Everything from the first step on."""
 
@@ -157,6 +188,7 @@ PLANS: dict[str, type[Options]] = {
     "milestones": MilestonesPlan,
     "ulmfit": UlmfitPlan,
     "auto_freeze": AutoFreezePlan,
+    "lora": LoraPlan,
     "full": FullPlan,
 }
 ALIASES = {"lp_ft": "head_then_all"}  # what the paper calls it
@@ -179,6 +211,7 @@ PlanSpec = Annotated[
     | Annotated[MilestonesPlan, pydantic.Tag("milestones")]
     | Annotated[UlmfitPlan, pydantic.Tag("ulmfit")]
     | Annotated[AutoFreezePlan, pydantic.Tag("auto_freeze")]
+    | Annotated[LoraPlan, pydantic.Tag("lora")]
     | Annotated[FullPlan, pydantic.Tag("full")]
     | Annotated[tuple[StageSpec, ...], pydantic.Tag(STAGES)],
     pydantic.Discriminator(_kind),

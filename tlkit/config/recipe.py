@@ -14,13 +14,15 @@ Kind = Literal["image", "transformer", "text", "scratch"]
 class Recipe:
     """What a run does where its config is silent.
 
-    `head_learning_rate` is the peak rate of a stage that trains the head alone, `learning_rate` that of the
-    others. `patience` ends a stage early, with the weights of its best epoch; None: it runs to its end.
+    `head_learning_rate` is the peak rate of a stage that trains the head alone, `adapter_learning_rate` of
+    one that trains adapters with it, `learning_rate` that of the others. `patience` ends a stage early, with
+    the weights of its best epoch; None: it runs to its end.
     """
 
     plan: PlanSpec
     head_learning_rate: float
     learning_rate: float
+    adapter_learning_rate: float = 1e-3
     patience: int | None = None
 
 

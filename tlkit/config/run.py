@@ -11,7 +11,7 @@ from tlkit.config.base import Options
 from tlkit.config.cache import CacheConfig
 from tlkit.config.data import DataConfig
 from tlkit.config.head import HeadConfig, Objective, Task
-from tlkit.config.plan import PlanSpec, parse_plan
+from tlkit.config.plan import LoraPlan, PlanSpec, parse_plan
 from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.config.training import TrainingConfig
 
@@ -84,6 +84,17 @@ class RunConfig(Options):
                 "training.mix.cutmix is for labels: a part of a picture has no value of its own; "
                 "task 'regress' takes mixup"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _adapters_stand_beside_fixed_weights(self) -> RunConfig:
+        if isinstance(self.plan, LoraPlan):
+            if self.weights == "none":
+                raise ValueError("plan: lora adapts pretrained weights, received weights: none")
+            if self.batch_norm == "train":
+                raise ValueError(
+                    "plan: lora leaves the backbone's own weights as they are, received batch_norm: train"
+                )
         return self
 
     @property

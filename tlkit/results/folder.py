@@ -113,6 +113,11 @@ class RunFolder:
         return self.path / "model.keras"
 
     @property
+    def adapters(self) -> Path:
+        """Adapters and head of a run with plan `lora`: with the backbone, all that the model is."""
+        return self.path / "adapters.safetensors"
+
+    @property
     def stages(self) -> Path:
         return self.path / "stages"
 

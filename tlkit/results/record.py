@@ -19,7 +19,8 @@ class StageRecord:
     `seconds` includes tracing. `frozen_unchanged` is the outcome of the proof that compares every frozen
     weight with its value before the stage. `best_epoch` counts from 1, within the stage. `cache` says whether
     the stage read stored features (`mode` is disk, memory or off), why, and under which key; `compute` in
-    which precision it computed, whether XLA compiled it, and why.
+    which precision it computed, whether XLA compiled it, and why. `adapters` of LoRA: rank, alpha, how many
+    numbers they are, and the paths of their layers.
     """
 
     name: str
@@ -35,6 +36,7 @@ class StageRecord:
     best_epoch: int | None = None
     cache: dict[str, Any] | None = None
     compute: dict[str, Any] | None = None
+    adapters: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

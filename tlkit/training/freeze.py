@@ -12,6 +12,7 @@ from tlkit.backbones import is_batch_norm
 from tlkit.errors import FrozenWeightsMoved
 from tlkit.freezing import LayerGroup
 from tlkit.plans import Stage
+from tlkit.training.adapters import adapter_weights
 
 
 def apply_freeze(
@@ -36,7 +37,21 @@ def apply_freeze(
     for index, group in enumerate(groups):
         for layer in group.layers:
             keep_norm = batch_norm == "frozen" and is_batch_norm(layer)
-            layer.trainable = index >= n_frozen and not keep_norm
+            adapters = {id(weight) for weight in adapter_weights(layer)}
+            layer.trainable = bool(adapters) or (index >= n_frozen and not keep_norm)
+            if adapters:  # setting `trainable` of a layer lets go of the weight beside its adapter, too
+                for weight in layer.weights:
+                    weight.trainable = id(weight) in adapters
+
+
+def trained_groups(groups: Sequence[LayerGroup], stage: Stage) -> list[str]:
+    """The names of the layer groups that a stage trains, or that have adapters now."""
+    n_frozen = len(groups) - stage.n_trained(len(groups))
+    return [
+        group.name
+        for index, group in enumerate(groups)
+        if index >= n_frozen or any(adapter_weights(layer) for layer in group.layers)
+    ]
 
 
 def frozen_weights(
@@ -44,12 +59,14 @@ def frozen_weights(
 ) -> list[keras.Variable]:
     """Every weight of the backbone that must not move during a stage, statistics included."""
     n_frozen = len(groups) - stage.n_trained(len(groups))
+    adapters = {id(weight) for group in groups for layer in group.layers for weight in adapter_weights(layer)}
     return [
         weight
         for index, group in enumerate(groups)
         for layer in group.layers
         if index < n_frozen or (batch_norm == "frozen" and is_batch_norm(layer))
         for weight in layer.weights
+        if id(weight) not in adapters
     ]
 
 

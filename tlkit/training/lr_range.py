@@ -16,6 +16,7 @@ import tensorflow as tf
 from tlkit.errors import ConfigError, TrainingError
 from tlkit.plans import Stage
 from tlkit.progress import make_progress
+from tlkit.training.adapters import adapted
 from tlkit.training.freeze import apply_freeze
 from tlkit.training.stage_features import divide_stage
 from tlkit.training.stages import compile_stage, training_pipeline
@@ -81,7 +82,7 @@ def measure_rates(
     settable = replace(run, training=run.training.model_copy(update={"ema": None}))
     rising = RisingRate(rates, stage.name)
     place = Place(index, len(stages), sum(earlier.epochs for earlier in stages[:index]))
-    with random_state_unchanged(), model_unchanged(run.model, run.strategy):
+    with random_state_unchanged(), model_unchanged(run.model, run.strategy), adapted(run, stage):
         apply_freeze(run.model, run.groups, stage, run.batch_norm)
         model = compile_stage(settable, stage, divide_stage(run))
         try:

@@ -19,6 +19,7 @@ from tlkit.preprocessing import ImagePreprocessing
 from tlkit.preprocessing.views import plain_view
 from tlkit.progress import make_console
 from tlkit.results import StageRecord
+from tlkit.training.adapters import Adapters, adapted
 from tlkit.training.batch_size import find_fitting
 from tlkit.training.best import put_back_best
 from tlkit.training.boundary import Parts
@@ -27,7 +28,13 @@ from tlkit.training.compute_choice import ComputeChoice, choose_compute
 from tlkit.training.display import LiveDisplay
 from tlkit.training.feature_cache import Features, ReleaseMemory
 from tlkit.training.feature_choice import CacheChoice
-from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
+from tlkit.training.freeze import (
+    apply_freeze,
+    check_unchanged,
+    frozen_weights,
+    hash_weights,
+    trained_groups,
+)
 from tlkit.training.gradient_health import GradientHealth
 from tlkit.training.health_words import explain_health
 from tlkit.training.optimizer import make_optimizer
@@ -42,12 +49,13 @@ from tlkit.training.training_model import TrainingModel
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: a record for each stage, the history with one row per epoch, and the features of
-    the last stage, where it stored them."""
+    """What training leaves: a record for each stage, the history with one row per epoch, and of the last
+    stage the features, where it stored them, and the adapters, where it had some."""
 
     records: list[StageRecord]
     history: pd.DataFrame
     features: Features | None
+    adapters: Adapters | None
 
 
 def train_stages(
@@ -78,35 +86,36 @@ def train_stages(
         stage = waiting.pop(0)
         begun.append(stage)
         started = time.perf_counter()
-        apply_freeze(run.model, run.groups, stage, run.batch_norm)
-        frozen = frozen_weights(run.groups, stage, run.batch_norm)
-        before = hash_weights(frozen)
         place = Place(len(begun) - 1, len(begun) + len(waiting), first_epoch)
         settling = watch_settling(run.groups, stage, settling)
         try:
-            parts = divide_stage(run, features)
-            choice, stored = store_features(run, stage, parts, features)
-            if features is not None:
-                features.table.leave()
-            features = stored
-            model, compute = _compile_chosen(run, stage, place, parts, features, state)
-            own = [*callbacks, *([] if settling is None else [settling])]
-            history, state = _fit(run, model, stage, place, folder, own, features, state)
+            with adapted(run, stage) as adapters:
+                apply_freeze(run.model, run.groups, stage, run.batch_norm)
+                frozen = frozen_weights(run.groups, stage, run.batch_norm)
+                before = hash_weights(frozen)
+                parts = divide_stage(run, features)
+                choice, stored = store_features(run, stage, parts, features)
+                if features is not None:
+                    features.table.leave()
+                features = stored
+                model, compute = _compile_chosen(run, stage, place, parts, features, state)
+                own = [*callbacks, *([] if settling is None else [settling])]
+                history, state = _fit(run, model, stage, place, folder, own, features, state)
+                check_unchanged(before, frozen, stage.name)
+                seconds = time.perf_counter() - started
+                records.append(_record(run, stage, history, choice, compute, adapters, seconds))
         except KeyboardInterrupt:
             put_back_best(run.model, begun, folder, run.monitor, run.head.mode)
             raise
         except TrainingError as error:
             error.keeps_best = put_back_best(run.model, begun, folder, run.monitor, run.head.mode)
             raise
-        check_unchanged(before, frozen, stage.name)
         first_epoch += stage.epochs
         histories.append(history)
-        seconds = time.perf_counter() - started
-        records.append(_record(run, stage, history, choice, compute, seconds))
         rest = None if settling is None else stage.without(settling.n_settled, len(run.groups), len(history))
         if rest is not None:
             waiting.insert(0, rest)
-    return Trained(records, pd.concat(histories, ignore_index=True), features)
+    return Trained(records, pd.concat(histories, ignore_index=True), features, adapters)
 
 
 def compile_stage(
@@ -283,15 +292,15 @@ def _record(
     history: pd.DataFrame,
     choice: CacheChoice,
     compute: ComputeChoice,
+    adapters: Adapters | None,
     seconds: float,
 ) -> StageRecord:
-    n_trained = stage.n_trained(len(run.groups))
     values = history[run.monitor].to_numpy("float64")
     find_best = np.nanargmax if run.head.mode == "max" else np.nanargmin
     best = None if np.isnan(values).all() else int(find_best(values))
     return StageRecord(
         name=stage.name,
-        trained_groups=[group.name for group in run.groups[len(run.groups) - n_trained :]] + ["head"],
+        trained_groups=[*trained_groups(run.groups, stage), "head"],
         trainable_params=int(sum(weight.numpy().size for weight in run.model.trainable_weights)),
         epochs_run=len(history),
         seconds=seconds,
@@ -303,4 +312,5 @@ def _record(
         best_epoch=None if best is None else best + 1,
         cache=choice.to_dict(),
         compute=compute.to_dict(),
+        adapters=None if adapters is None else adapters.to_dict(),
     )

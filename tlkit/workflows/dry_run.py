@@ -10,7 +10,7 @@ import numpy as np
 from tlkit.config import RunConfig, dump
 from tlkit.plans import Stage
 from tlkit.progress import track
-from tlkit.training import Trainable, apply_freeze, time_stage
+from tlkit.training import Trainable, adapted, apply_freeze, time_stage, trained_groups
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.prepare import prepare
 
@@ -33,6 +33,7 @@ class StageEstimate:
     seconds_estimate: float
     cache: dict[str, Any]
     compute: dict[str, Any]
+    adapters: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -74,22 +75,23 @@ def plan_finetune(config: RunConfig, objects: PythonObjects | None = None) -> Dr
 
 
 def _estimate(run: Trainable, stage: Stage) -> StageEstimate:
-    apply_freeze(run.model, run.groups, stage, run.batch_norm)
-    n_trained = stage.n_trained(len(run.groups))
-    trainable_params = sum(int(np.prod(weight.shape)) for weight in run.model.trainable_weights)
-    timed = time_stage(run, stage)
-    return StageEstimate(
-        name=stage.name,
-        train=str(stage.train),
-        epochs=stage.epochs,
-        learning_rate=stage.learning_rate,
-        trained_groups=(*(group.name for group in run.groups[len(run.groups) - n_trained :]), "head"),
-        trainable_params=trainable_params,
-        batch_norm=run.batch_norm,
-        seconds_estimate=timed.seconds,
-        cache=timed.cache.to_dict(),
-        compute=timed.compute.to_dict(),
-    )
+    with adapted(run, stage) as adapters:
+        apply_freeze(run.model, run.groups, stage, run.batch_norm)
+        trainable_params = sum(int(np.prod(weight.shape)) for weight in run.model.trainable_weights)
+        timed = time_stage(run, stage)
+        return StageEstimate(
+            name=stage.name,
+            train=str(stage.train),
+            epochs=stage.epochs,
+            learning_rate=stage.learning_rate,
+            trained_groups=(*trained_groups(run.groups, stage), "head"),
+            trainable_params=trainable_params,
+            batch_norm=run.batch_norm,
+            seconds_estimate=timed.seconds,
+            cache=timed.cache.to_dict(),
+            compute=timed.compute.to_dict(),
+            adapters=None if adapters is None else adapters.to_dict(),
+        )
 
 
 def _params(layers: Any) -> int:

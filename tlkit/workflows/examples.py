@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tlkit.config import RunConfig
 from tlkit.config.augment import resolve_augment
 from tlkit.config.head import TEXT_TASKS
 from tlkit.config.recipe import DEFAULT_BACKBONES
-from tlkit.data import Dataset, Texts, encode_texts, load, longest_side, modality_of, read_texts
+from tlkit.data import Dataset, encode_texts, load, longest_side, modality_of, read_texts
 from tlkit.errors import ConfigError
 from tlkit.preprocessing import (
     ImagePreprocessing,
@@ -76,7 +77,7 @@ def load_examples(
     text_preprocessing = make_text_preprocessing(
         entry.input,
         spec,
-        _tokenizer(config, entry, entry.input, texts, earlier),
+        _tokenizer(config, entry, entry.input, texts.training, earlier),
         config.task,
         augmentation=make_text_augment(augmentations, texts.training) if augmentations else None,
         clean=clean,
@@ -84,8 +85,22 @@ def load_examples(
     return encode_texts(texts, text_preprocessing, fit_length=spec.sequence_length is None)
 
 
+def load_preprocessing(config: RunConfig, entry: ZooEntry, earlier: RunFolder | None = None) -> Preprocessing:
+    """The preprocessing of a run whose config is resolved, on a backbone that is not trained from scratch.
+
+    `earlier` is as of `load_examples`.
+    """
+    if isinstance(entry.input, ImageInput):
+        return make_preprocessing(entry.input, config.preprocessing)
+    assert isinstance(entry.input, TextInput)
+    spec = config.preprocessing
+    clean = make_cleaner(spec.nltk) if spec.nltk else None
+    tokenizer = _tokenizer(config, entry, entry.input, (), earlier)
+    return make_text_preprocessing(entry.input, spec, tokenizer, config.task, clean=clean)
+
+
 def _tokenizer(
-    config: RunConfig, entry: ZooEntry, takes: TextInput, texts: Texts, earlier: RunFolder | None
+    config: RunConfig, entry: ZooEntry, takes: TextInput, texts: Sequence[str], earlier: RunFolder | None
 ) -> Tokenizer:
     """The backbone's own, or for one that is trained from scratch one that is learned here."""
     if earlier is not None:
@@ -95,7 +110,7 @@ def _tokenizer(
         own = entry.constructor.arguments["vocabulary_size"]
         size = config.architecture.vocabulary_size or own
         assert isinstance(size, int)
-        return learn_tokenizer(takes.tokenizer, texts.training, size)
+        return learn_tokenizer(takes.tokenizer, texts, size)
     if takes.tokenizer.kind == "strings":
         return make_tokenizer(takes.tokenizer, Path())
     return make_tokenizer(takes.tokenizer, source_folder(entry))

@@ -85,7 +85,7 @@ def _pictures(run: Run, outputs: Mapping[str, Outputs]) -> list[bytes]:
             return [tf.io.encode_png(sample).numpy() for sample in examples.samples[:N_EXAMPLES]]
         paths = [] if examples.paths is None else examples.paths.tolist()
     else:
-        paths = [path for path in pd.read_csv(run.folder.manifest, keep_default_na=False)["path"] if path]
+        paths = [path for path in _manifest(run)["path"] if path]
     found = [path for path in paths[: 10 * N_EXAMPLES] if Path(path).is_file()]
     if found:
         return [Path(path).read_bytes() for path in found[:N_EXAMPLES]]
@@ -102,7 +102,7 @@ def _texts(run: Run, outputs: Mapping[str, Outputs]) -> list[Any]:
     if samples is not None:
         texts = [list(one) if task in ("pair", "embed", "tokens") else one for one in samples[:N_EXAMPLES]]
     else:
-        table = pd.read_csv(run.folder.manifest, keep_default_na=False, dtype=str)
+        table = _manifest(run)
         table = table[table["text"] != ""].head(N_EXAMPLES)
         texts = table["text"].tolist()
         if task in ("pair", "embed"):
@@ -110,3 +110,10 @@ def _texts(run: Run, outputs: Mapping[str, Outputs]) -> list[Any]:
         if task == "tokens":
             texts = [str(text).split(" ") for text in texts]
     return [text for pair in texts for text in pair] if task == "embed" else texts
+
+
+def _manifest(run: Run) -> pd.DataFrame:
+    """The examples of the run's folder; none for adapters, which have no folder."""
+    if run.path.is_file():
+        return pd.DataFrame({"path": [], "text": [], "text_b": []}, dtype=str)
+    return pd.read_csv(run.folder.manifest, keep_default_na=False, dtype=str)

@@ -16,6 +16,7 @@ from tlkit.preprocessing import TextPreprocessing
 from tlkit.progress import make_console
 from tlkit.results import Result, RunFolder, environment, write_csv, write_text
 from tlkit.training import Features, train_stages
+from tlkit.workflows.adapters import save_adapters
 from tlkit.workflows.arguments import own_classes, read_arguments
 from tlkit.workflows.evaluate import save_model
 from tlkit.workflows.export import export_run
@@ -56,6 +57,8 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
         trained = train_stages(prepared.trainable, prepared.stages, folder.path, objects.callbacks)
         write_csv(folder.history, trained.history)
         save_model(prepared.trainable.model, folder)
+        if trained.adapters is not None:
+            save_adapters(prepared, trained.adapters, folder.adapters)
         outputs = _evaluate(prepared, trained.features)
         if trained.features is not None:
             trained.features.table.leave()

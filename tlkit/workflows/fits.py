@@ -8,9 +8,11 @@ from tlkit.backbones import SavedModelLayer
 from tlkit.config import RunConfig
 from tlkit.config.base import Options
 from tlkit.config.head import TEXT_TASKS
+from tlkit.config.plan import LoraPlan
 from tlkit.errors import ConfigError
 from tlkit.freezing import LayerGroup
 from tlkit.plans import Stage, require_groups
+from tlkit.training.adapters import find_targets, layers_of
 from tlkit.zoo import ZooEntry
 
 ONLY_FOR = {
@@ -49,6 +51,11 @@ def require_fit(config: RunConfig, entry: ZooEntry, *, is_run: bool) -> None:
                 f"{', '.join(asked_for)}: for {EXAMPLES[modality]}, but {config.backbone!r} takes {takes}. "
                 "Leave it out."
             )
+    if isinstance(config.plan, LoraPlan) and entry.kind == "scratch":
+        raise ConfigError(
+            f"plan: lora adapts pretrained weights, and {config.backbone!r} is trained from scratch. "
+            "Use --plan full"
+        )
     shape = [f"architecture.{name}" for name in config.architecture.model_dump(exclude_none=True)]
     if shape and is_run:
         raise ConfigError(f"{', '.join(shape)}: {config.backbone!r} is an earlier run, which has its shape.")
@@ -68,16 +75,19 @@ def require_trainable(
 ) -> None:
     """Raise the ConfigError for a plan that does not fit the backbone's layer groups, or the head.
 
-    It gives a rate to a group that there is not, trains a SavedModel that cannot be trained, or trains
-    nothing but a head without weights.
+    It gives a rate to a group that there is not, trains a SavedModel that cannot be trained, adapts layers
+    that there are not, or trains nothing but a head without weights.
     """
     for stage in stages:
-        if not head_params and not stage.n_trained(len(groups)):
+        if not head_params and not stage.n_trained(len(groups)) and stage.adapters is None:
             raise ConfigError(
                 f"Stage {stage.name!r} trains the head alone, and this head has nothing to train. "
                 "Give it layers (head.hidden_units), or train layer groups, too: --plan full"
             )
     require_groups(stages, [group.name for group in groups])
+    for stage in stages:
+        if stage.adapters is not None:
+            find_targets(layers_of(groups), stage.adapters, entry.name)
     fixed = [
         number
         for number, group in enumerate(groups)

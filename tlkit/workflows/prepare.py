@@ -78,15 +78,15 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
         tf.config.experimental.enable_op_determinism()
     config = config.model_copy(update={"backbone": default_backbone(config, objects)})
     entry = find_entry(config, objects)
-    require_fit(config, entry, is_run=_run_folder(config) is not None)
+    require_fit(config, entry, is_run=run_folder(config) is not None)
     require_mixable(config, own_loss=objects.loss is not None)
     strategy = make_strategy(config.strategy)
-    dataset, preprocessing = load_examples(config, entry, objects, _run_folder(config))
+    dataset, preprocessing = load_examples(config, entry, objects, run_folder(config))
     config = _resolve(config, entry, dataset, preprocessing, objects)
     train = dataset.splits["train"]
     classes = dataset.manifest.classes
     with strategy.scope(), spinner(f"Loading {config.backbone}"):
-        backbone = _find_backbone(config, entry, preprocessing, objects)
+        backbone = find_backbone(config, entry, preprocessing, objects)
         if config.head.pooling == "auto" and entry.pooling == "cls" and objects.head is None:
             config = config.model_copy(update={"head": config.head.model_copy(update={"pooling": "cls"})})
         keras.utils.set_random_seed(config.seed)
@@ -167,22 +167,23 @@ def find_entry(config: RunConfig, objects: PythonObjects | None = None) -> ZooEn
             f"backbone: {config.backbone!r} was a Keras model in Python, which no config holds. "
             "Pass it again as backbone=, or name the folder of the run that it was in."
         )
-    if _run_folder(config) is not None:
+    if run_folder(config) is not None:
         return with_input(load_run(config.backbone).entry, scaling=scaling)
     return entry_of(config.backbone, scaling=scaling, trust=config.trust)
 
 
-def _run_folder(config: RunConfig) -> RunFolder | None:
+def run_folder(config: RunConfig) -> RunFolder | None:
     """The folder of the earlier run that is the backbone, if it is one."""
     folder = RunFolder(Path(config.backbone or ""))
     return folder if folder.path.is_dir() and folder.state.exists() else None
 
 
-def _find_backbone(
+def find_backbone(
     config: RunConfig, entry: ZooEntry, preprocessing: Preprocessing, objects: PythonObjects
 ) -> Backbone:
+    """The backbone that a config means, in the size that the preprocessing makes."""
     assert config.backbone is not None
-    tuned = load_run(config.backbone, trust=config.trust).backbone_model if _run_folder(config) else None
+    tuned = load_run(config.backbone, trust=config.trust).backbone_model if run_folder(config) else None
     weights = config.weights == "pretrained" and tuned is None
     if isinstance(preprocessing, TextPreprocessing):
         if tuned is not None:

@@ -159,6 +159,13 @@ class Run:
 
         return export_run(self, to, overwrite=overwrite, client_preprocessing=client_preprocessing)
 
+    def save_adapters(self, path: str | Path) -> Path:
+        """Copy what a run of plan `lora` learned, adapters and head, to one small file: `tlkit.load(path)`
+        puts it upon its backbone again, on any machine that has or can fetch that."""
+        from tlkit.workflows.adapters import copy_adapters
+
+        return copy_adapters(self, Path(path))
+
     def lr_find(
         self,
         stage: str | None = None,
@@ -211,16 +218,23 @@ class Run:
 def load_run(
     path: str | Path, custom_objects: Mapping[str, Any] | None = None, *, trust: bool = False
 ) -> Run:
-    """Open a run folder.
+    """Open a run folder, or the adapters of a run.
 
     Args:
-        path: A run folder. An interrupted run is fine as soon as it has a model.
+        path: A run folder; an interrupted run is fine as soon as it has a model. Or the file that
+            `Run.save_adapters` wrote: the run that it is of predicts, evaluates on other data, and exports.
         custom_objects: The user's own Keras classes that the model's head is made of.
         trust: Load a SavedModel whose operations read files or run code.
 
     Raises:
-        ConfigError: It is not a run folder, the run left no model, or its config sets `trust`.
+        ConfigError: It is not a run folder, the run left no model, or its config sets `trust`; the backbone
+            is not what the adapters were trained beside.
+        FetchError: The file of adapters is damaged.
     """
+    if Path(path).suffix == ".safetensors" and Path(path).is_file():
+        from tlkit.workflows.adapters import load_adapters
+
+        return load_adapters(Path(path), custom_objects, trust=trust)
     folder = RunFolder.open(path)
     if not folder.model.exists():
         raise ConfigError(f"{path} holds no model: the run is {folder.read_state()['status']}.")
