@@ -46,7 +46,7 @@ CONFIG_OPTIONS = {
             "--plan",
             "plan",
             str,
-            "head, top, head_then_all (lp_ft), gradual, milestones, ulmfit, auto_freeze or full.",
+            "head, top, head_then_all (lp_ft), gradual, milestones, ulmfit, auto_freeze, lora or full.",
         ),
         ConfigOption("--epochs", "training.epochs", int, "Epochs of every stage."),
         ConfigOption(
