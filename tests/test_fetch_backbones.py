@@ -1,5 +1,6 @@
 """What Keras and KerasHub download, in tlkit's cache folder and on a machine without a network."""
 
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -194,3 +195,54 @@ def test_a_preset_that_tlkit_cannot_use_is_not_kept(tmp_path):
     ):
         describe(source, "mine")
     assert list((tmp_path / "TLKIT_HOME").rglob("*.json")) == []
+
+
+def test_a_preset_that_kagglehub_downloads_leaves_nothing_in_its_own_cache(tmp_path, monkeypatch):
+    entry = zoo.get("bert_tiny_en_uncased")
+    folder = kaggle_preset(tmp_path / "web", entry, small_bert(), bert_tokenizer())
+
+    def download(handle, path):
+        cache = Path(os.environ["KAGGLEHUB_CACHE"])
+        if not (folder / path).exists():
+            raise ValueError(f"{path} is not present in the model files")
+        target = cache / "models" / handle / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / path, target)
+        return str(target)
+
+    monkeypatch.setattr("kagglehub.model_download", download)
+    monkeypatch.delenv("TLKIT_OFFLINE")
+    kept = fetch_backbone(entry)
+    assert {path.name for path in kept.rglob("*") if path.is_file()} == {
+        "config.json",
+        "model.weights.h5",
+        "tokenizer.json",
+        "vocabulary.txt",
+    }
+    assert [path for path in kept.parent.iterdir() if not path.name.startswith(".")] == [kept]
+    assert os.environ["KAGGLEHUB_CACHE"] == str(tmp_path / "KAGGLEHUB_CACHE")
+    assert not (tmp_path / "KAGGLEHUB_CACHE").exists()
+
+
+def test_what_hugging_face_has_downloaded_needs_no_network(tmp_path, monkeypatch):
+    """Its cache is made of links, which are not taken over."""
+    repository = tmp_path / "HF_HUB_CACHE" / "models--me--tiny"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    for part in (small_bert(), bert_tokenizer()):
+        part.save_to_preset(repository / "blobs")
+    for blob in [path for path in (repository / "blobs").rglob("*") if path.is_file()]:
+        link = snapshot / blob.relative_to(repository / "blobs")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blob)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "HF_HUB_CACHE"))
+    source = KerasHubSource(kind="keras_hub", preset="hf://me/tiny")
+    entry = describe(source, "tiny")
+    shutil.rmtree(repository)
+    assert load(entry).model.count_params() == entry.params
+    kept = fetch_backbone(entry)
+    assert not any(path.is_symlink() for path in kept.rglob("*"))
+    other = entry.model_copy(update={"source": source.model_copy(update={"preset": "hf://me/other"})})
+    with pytest.raises(FetchError, match="me/other is not in the cache folder, .* TLKIT_OFFLINE forbids"):
+        fetch_backbone(other)
