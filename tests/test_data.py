@@ -233,13 +233,21 @@ def test_duplicates_and_conflicts_are_flagged(tmp_path, preprocessing):
     assert [len(group) for group in report.conflicts] == [3]
 
 
-def test_pictures_that_do_not_fit_the_memory_are_left_on_disk(tmp_path, preprocessing):
+def test_pictures_that_do_not_fit_the_memory_are_kept_on_the_disk(tmp_path, preprocessing):
     write_classes(tmp_path, {"a": 10, "b": 10})
-    dataset = load(
-        DataConfig(source=str(tmp_path), memory=1e-6), "classify", seed=0, preprocessing=preprocessing
-    )
-    assert dataset.splits["train"].samples is None
-    assert len(dataset.splits["train"].paths) == 14
+
+    def train(**limits):
+        spec = DataConfig(source=str(tmp_path), **limits)
+        return load(spec, "classify", seed=0, preprocessing=preprocessing).splits["train"]
+
+    in_memory, on_disk, again = train(), train(memory=1e-6), train(memory=1e-6, disk=0)
+    assert in_memory.samples.mapping is None
+    assert on_disk.samples.mapping is not None
+    np.testing.assert_array_equal(on_disk.samples, in_memory.samples)
+    on_disk.release()  # the file still has them
+    np.testing.assert_array_equal(on_disk.take([3, 1]).samples, np.asarray(in_memory.samples)[[3, 1]])
+    assert again.samples is None
+    assert len(again.paths) == 14
 
 
 # Tables
@@ -396,7 +404,7 @@ def test_digits_follow_their_own_rule_unless_the_split_is_set(preprocessing):
         "validation": 135,
         "test": 449,
     }
-    assert dataset.splits["train"].samples.max() == 255
+    assert np.max(dataset.splits["train"].samples) == 255
     own = load(
         DataConfig(source="digits", split=Split(test=0.5)), "classify", seed=0, preprocessing=preprocessing
     )

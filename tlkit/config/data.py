@@ -56,7 +56,10 @@ class DataConfig(Options):
     max_bad: Share = 0.05
     """Largest share of unreadable examples that a run accepts; they are listed and left out."""
     memory: Annotated[float, pydantic.Field(ge=0.0)] = 2.0
-    """Memory for decoded pictures, in GiB. When they do not fit, each epoch decodes them again."""
+    """Memory for decoded pictures, in GiB. What does not fit goes to the disk."""
+    disk: Annotated[float, pydantic.Field(ge=0.0)] = 20.0
+    """Disk for decoded pictures, in GiB, in `TLKIT_HOME`, freed when the process ends. When they do not fit
+    there either, each epoch decodes them again."""
     duplicates: Literal["keep", "drop"] = "drop"
     """Texts: of several with the same words and the same label, `drop` keeps one, and takes out of train what
     is in validation or test too. Pictures are always kept."""

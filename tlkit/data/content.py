@@ -7,17 +7,17 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tlkit.data.pictures import Pictures
 from tlkit.data.rows import Rows
 from tlkit.errors import DataError
 from tlkit.preprocessing import ImagePreprocessing, to_rgb, why_refused
@@ -25,6 +25,7 @@ from tlkit.preprocessing.decoding import decode_picture
 from tlkit.progress import make_progress
 
 _QUIET_SECONDS = 2.0
+_BLOCK = 512
 _PICTURE = tf.TensorSpec((None, None, 3), tf.uint8)
 
 
@@ -48,7 +49,7 @@ class Content:
         return np.array([problem is None for problem in self.problems], dtype=bool)
 
 
-def read_content(rows: Rows, maker: Maker, keep: npt.NDArray[Any] | None = None) -> Content:
+def read_content(rows: Rows, maker: Maker, keep: npt.NDArray[Any] | Pictures | None = None) -> Content:
     """Read every example once, in parallel; a bar is shown when it takes longer than two seconds.
 
     `keep[i]` takes what `maker` makes of row i.
@@ -65,8 +66,21 @@ def read_content(rows: Rows, maker: Maker, keep: npt.NDArray[Any] | None = None)
         return digest, problem
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(watched(pool.map(read, range(len(rows))), len(rows), "Reading pictures"))
+        found = list(watched(_in_blocks(pool, read, len(rows), keep), len(rows), "Reading pictures"))
     return Content(tuple(digest for digest, _ in found), tuple(problem for _, problem in found))
+
+
+def _in_blocks(
+    pool: ThreadPoolExecutor,
+    read: Callable[[int], tuple[str, str | None]],
+    count: int,
+    keep: npt.NDArray[Any] | Pictures | None,
+) -> Iterator[tuple[str, str | None]]:
+    """Rows in their order, a block at a time: what waits to be read and to be written stays bounded."""
+    for start in range(0, count, _BLOCK):
+        yield from pool.map(read, range(start, min(start + _BLOCK, count)))
+        if isinstance(keep, Pictures):
+            keep.release()
 
 
 def sample_maker(preprocessing: ImagePreprocessing) -> Maker:
@@ -93,7 +107,8 @@ def _traced_samples(preprocessing: ImagePreprocessing) -> Maker:
 
 def _read_file(path: str, decode: Callable[[bytes], Any]) -> tuple[str, str | None, Any]:
     try:
-        raw = Path(path).read_bytes()
+        with open(path, "rb") as file:  # noqa: PTH123  a Path keeps the name of every file in memory
+            raw = file.read()
     except OSError as error:
         return "", f"cannot be read: {error.strerror}", None
     digest = hashlib.sha256(raw).hexdigest()

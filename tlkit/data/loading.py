@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +13,20 @@ from tlkit.config import DataConfig, Task
 from tlkit.data.content import Content, read_content, sample_maker
 from tlkit.data.labels import Labels, parse_labels
 from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
+from tlkit.data.pictures import Pictures, pictures_in_memory, pictures_on_disk
 from tlkit.data.rows import Note, Rows
 from tlkit.data.sample import resolve_sample_split
 from tlkit.data.sources import kind_of, read_rows
 from tlkit.data.splitting import read_strata_and_groups, split_rows
 from tlkit.data.structure import bad_share_problem, class_problems, require_none, split_problems
 from tlkit.data.texts import encode_texts, read_texts
-from tlkit.errors import DataCheckError, DataError
+from tlkit.errors import DataCheckError, DataError, StorageError
 from tlkit.preprocessing import ImagePreprocessing
 from tlkit.preprocessing.text import TextPreprocessing
+from tlkit.progress import make_console
+from tlkit.zoo.cache import home
 
 _GIB = 2**30
-_COPIES = 2  # the array, and the tensor that a pipeline gathers from
 _ID_DIGITS = 12
 
 
@@ -45,8 +47,8 @@ def load(
     `encode_texts` in one; where the vocabulary or the length comes from the training texts, call those.
 
     Every file of a picture is read once, hashed and decoded. What cannot be used is reported and left out.
-    The decoded samples are kept where they fit into `spec.memory`. The source's own splits are kept; a
-    missing validation is taken out of train, a missing test stays missing.
+    The decoded samples are kept in memory (`spec.memory`) or on the disk (`spec.disk`), where they fit. The
+    source's own splits are kept; a missing validation is taken out of train, a missing test stays missing.
 
     Args:
         seed: Draws the splits.
@@ -82,7 +84,7 @@ def load(
     rows = read_rows(source, spec)
     labels = parse_labels(rows, task, classes, spec.merge_labels)
     strata, groups = read_strata_and_groups(rows, labels, spec, task) if only is None else ([], None)
-    samples = _room_for_samples(rows, preprocessing.image_size, spec.memory)
+    samples = _room_for_samples(rows, preprocessing.image_size, spec)
     content = read_content(rows, sample_maker(preprocessing), samples)
     usable = content.usable
     require_none([problem for problem in [bad_share_problem(rows, content, spec.max_bad)] if problem])
@@ -103,16 +105,23 @@ def load(
     )
 
 
-def _room_for_samples(rows: Rows, image_size: int, memory: float) -> npt.NDArray[np.uint8] | None:
+def _room_for_samples(rows: Rows, image_size: int, spec: DataConfig) -> Pictures | None:
     shape = (len(rows), image_size, image_size, 3)
-    needed = _COPIES * float(np.prod(shape, dtype=np.float64)) / _GIB
-    if needed <= memory:
-        return np.empty(shape, np.uint8)
+    needed = float(np.prod(shape, dtype=np.float64)) / _GIB
+    if needed <= spec.memory:
+        return pictures_in_memory(shape)
     if rows.pictures is not None:
         raise DataError(
             f"{rows.where}: {len(rows):,} pictures of {image_size} pixels need {needed:.2g} GiB, over "
-            f"data.memory = {memory:g}: raise data.memory, or write the pictures to files."
+            f"data.memory = {spec.memory:g}: raise data.memory, or write the pictures to files."
         )
+    why = f"{needed:.3g} GiB of decoded pictures are over data.memory and data.disk"
+    if needed <= spec.disk:
+        try:
+            return pictures_on_disk(shape, home() / "samples")
+        except StorageError as error:
+            why = str(error)
+    make_console().print(f"Each epoch decodes its pictures again: {why}.", highlight=False, soft_wrap=True)
     return None
 
 
@@ -163,34 +172,19 @@ def _examples(
     labels: Labels,
     splits: npt.NDArray[np.str_],
     table: pd.DataFrame,
-    samples: npt.NDArray[np.uint8] | None,
+    samples: Pictures | None,
 ) -> dict[str, Examples]:
     members = {name: np.flatnonzero(splits == name) for name in SPLITS}
-    if samples is not None:
-        _reorder(samples, np.concatenate([*members.values(), np.flatnonzero(splits == "")]))
     ids = table["id"].to_numpy(np.str_)
-    paths = np.array(rows.paths, dtype=np.str_) if rows.paths is not None else None
-    examples, start = {}, 0
+    paths = np.array(rows.paths, dtype=object) if rows.paths is not None else None  # the strings are shared
+    examples = {}
     for name, chosen in members.items():
-        stop = start + len(chosen)
         if len(chosen):
             examples[name] = Examples(
                 ids=ids[chosen],
                 paths=paths[chosen] if paths is not None else None,
-                samples=samples[start:stop] if samples is not None else None,
+                samples=samples[chosen] if samples is not None else None,
                 targets=labels.targets[chosen],
                 weights=rows.weights[chosen] if rows.weights is not None else None,
             )
-        start = stop
     return examples
-
-
-def _reorder(array: npt.NDArray[Any], order: npt.NDArray[np.intp]) -> None:
-    """`array[:] = array[order]` without a second copy: each split becomes a slice of the one array."""
-    done = np.zeros(len(order), dtype=bool)
-    for start in range(len(order)):
-        held, place = array[start].copy() if not done[start] else None, start
-        while not done[place]:
-            done[place] = True
-            array[place] = held if order[place] == start else array[order[place]]
-            place = int(order[place])

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tlkit.config.head import Objective
+from tlkit.data.pictures import Pictures
 
 SPLITS = ("train", "validation", "test")
 
@@ -47,8 +48,8 @@ class Examples:
     """
 
     ids: npt.NDArray[np.str_]
-    paths: npt.NDArray[np.str_] | None
-    samples: npt.NDArray[Any] | None
+    paths: npt.NDArray[Any] | None
+    samples: npt.NDArray[Any] | Pictures | None
     targets: npt.NDArray[Any]
     weights: npt.NDArray[np.float32] | None = None
     lengths: npt.NDArray[np.int32] | None = None
@@ -63,6 +64,11 @@ class Examples:
         if self.lengths is None:
             return np.arange(len(self))
         return np.argsort(self.lengths, kind="stable")
+
+    def release(self) -> None:
+        """Give back the memory that holds what a file has, too."""
+        if isinstance(self.samples, Pictures):
+            self.samples.release()
 
     def take(self, rows: npt.ArrayLike) -> Examples:
         """These examples, in this order."""

@@ -13,6 +13,8 @@ import tensorflow as tf
 from tlkit.data.batches import batches_of_epoch, plan_batches, starts_in_order
 from tlkit.data.manifest import Examples
 from tlkit.data.mixing import Mixing
+from tlkit.data.pictures import Pictures
+from tlkit.data.tensors import as_tensor
 from tlkit.data.texts import text_tensor
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 
@@ -124,7 +126,7 @@ def sample_reader(
     """From indices (batch,) to samples."""
     if isinstance(preprocessing, ImagePreprocessing):
         return _picture_reader(examples, preprocessing)
-    assert examples.samples is not None
+    assert isinstance(examples.samples, np.ndarray)
     texts = text_tensor(examples.samples)
     return lambda indices: tf.gather(texts, indices)
 
@@ -147,10 +149,12 @@ def _picture_reader(
     """From indices (batch,) to samples (batch, H, W, 3)."""
     shape = (None, preprocessing.image_size, preprocessing.image_size, 3)
     if examples.samples is not None:
-        # A copy. Python in the pipeline (tf.numpy_function) could do without, but deadlocks now and then: an
-        # iterator that is deleted waits, with the interpreter's lock, for a batch that needs that lock.
-        samples = tf.constant(examples.samples)
-        return lambda indices: tf.ensure_shape(tf.gather(samples, indices), shape)
+        # Not by Python in the pipeline (tf.numpy_function), which deadlocks now and then: an iterator that is
+        # deleted waits, with the interpreter's lock, for a batch that needs that lock.
+        samples = examples.samples
+        pictures = samples if isinstance(samples, Pictures) else Pictures.of(samples)
+        tensor, rows = as_tensor(pictures.array), tf.constant(pictures.rows)
+        return lambda indices: tf.ensure_shape(tf.gather(tensor, tf.gather(rows, indices)), shape)
     assert examples.paths is not None
     paths = tf.constant(examples.paths)
 

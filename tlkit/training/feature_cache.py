@@ -18,15 +18,17 @@ import tensorflow as tf
 from tlkit.data import Examples
 from tlkit.data.batches import padded_lengths
 from tlkit.data.pipeline import InputsOf, hash_ids, pipeline_options, sample_reader
+from tlkit.data.tensors import as_tensor
 from tlkit.errors import TrainingError
 from tlkit.features import FeatureTable
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.preprocessing.views import Views
 from tlkit.progress import track
 from tlkit.training.boundary import Parts
-from tlkit.training.feature_columns import TOKENS, WORDS, as_tensor, from_storage, take_rows, to_storage
+from tlkit.training.feature_columns import TOKENS, WORDS, from_storage, take_rows, to_storage
 
 BATCH_SIZE = 32
+RELEASE_EVERY = 100  # batches
 
 
 class Overflow(TrainingError):
@@ -101,6 +103,9 @@ class Features:
                 of_rows = {axis: np.repeat(sizes[part], self._rows_each) for axis, sizes in lengths.items()}
                 for view, inputs in enumerate(batch):
                     self._add(list(ids[part, view].reshape(-1)), compute(inputs), of_rows)
+                if number % RELEASE_EVERY == RELEASE_EVERY - 1:
+                    examples.release()
+        examples.release()
 
     def reader(self, examples: Examples, views: Views) -> InputsOf:
         """The features of filled examples, as the inputs of a pipeline."""
@@ -231,16 +236,19 @@ class Features:
 
 
 class ReleaseMemory(keras.callbacks.Callback):
-    """Give back, now and then, the memory that mapped files take while they are read."""
+    """Give back, now and then, the memory that mapped files take while they are read: call `release`."""
 
-    def __init__(self, table: FeatureTable, every: int = 100) -> None:
+    def __init__(self, release: Callable[[], None], every: int = RELEASE_EVERY) -> None:
         super().__init__()
-        self.table = table
+        self.release = release
         self.every = every
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if batch % self.every == self.every - 1:
-            self.table.release()
+            self.release()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.on_train_batch_end(batch)
 
 
 def _lengths(
@@ -256,7 +264,7 @@ def _lengths(
 
 def _own_hashes(examples: Examples, hashes: Mapping[str, str]) -> list[str]:
     """What tells the content of an example from that of others: of texts as they are after cleaning."""
-    if examples.samples is not None and examples.samples.dtype == object:
+    if isinstance(examples.samples, np.ndarray) and examples.samples.dtype == object:
         return [repr(sample if isinstance(sample, str) else list(sample)) for sample in examples.samples]
     return [hashes[str(name)] for name in examples.ids]
 

@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy.typing as npt
 import tensorflow as tf
 
-from tlkit.features import ALIGNMENT, Column, ColumnSpec
+from tlkit.features import Column, ColumnSpec
 from tlkit.training.boundary import FEATURES, Parts
 
 TOKENS, WORDS = "tokens", "words"
@@ -33,14 +32,6 @@ def in_storage(specs: Sequence[ColumnSpec], storage: str) -> tuple[ColumnSpec, .
         replace(spec, dtype=_STORED[storage]) if _is_feature(spec.name, spec.dtype) else spec
         for spec in specs
     )
-
-
-def as_tensor(values: npt.NDArray[Any]) -> tf.Tensor:
-    """An array as a tensor over the same memory, which a mapped file keeps on the disk."""
-    with tf.device("CPU:0"):
-        if not values.size or values.ctypes.data % ALIGNMENT:
-            return tf.constant(values)
-        return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
 
 
 def to_storage(tensor: tf.Tensor, storage: str) -> tf.Tensor:

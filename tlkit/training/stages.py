@@ -233,8 +233,9 @@ def _fit(
     unit = "images" if isinstance(run.preprocessing, ImagePreprocessing) else "texts"
     display = LiveDisplay(stage, f"{place.index + 1}/{place.n_stages}", plan.steps, run.n_train, unit)
     built_in = make_callbacks(run.monitor, run.head.mode, stage, run.training, folder, name_batch)
-    if features is not None:
-        built_in.append(ReleaseMemory(features.table))
+    # Without stored features the decoded pictures are read; the splits share one file.
+    mapped = run.dataset.splits["train"] if features is None else features.table
+    built_in.append(ReleaseMemory(mapped.release))
     health = GradientHealth(run, stage, place, folder, features) if run.training.gradient_health else None
     if health is not None:
         built_in.append(health)

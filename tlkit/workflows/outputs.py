@@ -21,6 +21,7 @@ from tlkit.results import RunFolder, write_csv, write_npz
 from tlkit.training import Features
 
 OUTSIDE = "O"
+RELEASE_EVERY = 100  # batches
 COLUMNS = ["id", "split", "label", "predicted", "score"]
 
 
@@ -72,9 +73,11 @@ def evaluate_examples(
     )
     n_steps = count_steps(len(examples), global_batch_size)
     given, losses = [], []
-    for inputs, targets, *_ in track(pipeline, "Evaluating", n_steps):
+    for number, (inputs, targets, *_) in enumerate(track(pipeline, "Evaluating", n_steps), 1):
         outputs = answer(inputs)
         given.append(outputs.numpy())
+        if number % RELEASE_EVERY == 0 or number == n_steps:
+            examples.release()
         if loss is not None:
             losses.append((float(keras.ops.mean(loss(targets, outputs))), len(given[-1])))
     n_words = [np.size(examples.targets[row]) for row in order]
