@@ -210,8 +210,12 @@ def _step_seconds(model: Any, batches: Any, steps: int) -> Iterator[float]:
     import keras
 
     ends = [time.perf_counter()]
-    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: ends.append(time.perf_counter()))
-    model.fit(batches, steps_per_epoch=steps, epochs=1, callbacks=[watch], shuffle=False, verbose=0)
+
+    def watch(batch: int, logs: Any) -> None:
+        ends.append(time.perf_counter())
+
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=watch)
+    model.fit(batches, steps_per_epoch=steps, epochs=1, callbacks=[callback], shuffle=False, verbose=0)
     return (end - begin for begin, end in itertools.pairwise(ends))
 
 

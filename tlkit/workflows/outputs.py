@@ -21,7 +21,7 @@ from tlkit.results import RunFolder, write_csv, write_npz
 from tlkit.training import Features
 
 OUTSIDE = "O"
-RELEASE_EVERY = 100  # batches
+RELEASE_EVERY = 20  # batches
 COLUMNS = ["id", "split", "label", "predicted", "score"]
 
 
