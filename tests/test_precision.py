@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,7 +21,7 @@ from tlkit.training.precision import Casting, Setting, backbone_layers
 from tlkit.training.stages import compile_stage
 
 from small_models import small_backbone
-from test_training import make_run, values
+from test_training import MIRRORED, make_run, values
 
 MIXED: list[FixedPrecision] = ["mixed_bfloat16", "mixed_float16"]
 ALL = Stage("all", "all", 2, 0.003)
@@ -149,3 +153,37 @@ def test_xla_is_read_as_people_write_it():
         validate({"xla": "yes"})
     with pytest.raises(ConfigError, match=r"precision: should be .*mixed_float16.*, received 'float16'"):
         validate({"precision": "float16"})
+
+
+REPLICAS = """
+stage = Stage("all", "all", 1, 1e-3)
+run = make_run(n=16, strategy=make_strategy("mirrored"))
+apply_freeze(run.model, run.groups, stage)
+model = compile_stage(run, stage, None, setting=Setting("mixed_float16"))
+inputs = np.random.default_rng(0).normal(size=(16, 16, 16, 3)).astype("float32")
+inputs[12:] = 1e30  # of the second replica
+before = values(run.model)
+model.fit(inputs, np.zeros(16, "int32"), batch_size=16, shuffle=False, verbose=0)
+skipped = sorted(moved(before, run.model))
+scale = float(model.optimizer.dynamic_scale.numpy())
+model.fit(inputs[:8], np.zeros(8, "int32"), batch_size=8, verbose=0)
+finite = all(np.isfinite(value).all() for value in values(run.model).values())
+report = {{"skipped": skipped, "scale": scale, "finite": finite, "moved": len(moved(before, run.model))}}
+print(json.dumps(report))
+"""
+
+
+def test_a_step_that_overflows_on_one_replica_is_skipped_on_all(tmp_path):
+    imports = MIRRORED.partition("class Losses")[0] + (
+        "from tlkit.training.freeze import apply_freeze\n"
+        "from tlkit.training.precision import Setting\n"
+        "from tlkit.training.stages import compile_stage\n"
+    )
+    script = (imports + REPLICAS).format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["skipped"] == []
+    assert report["scale"] == 2.0**14
+    assert report["finite"]
+    assert report["moved"] > 0

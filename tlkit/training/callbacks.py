@@ -106,7 +106,7 @@ class FiniteLoss(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
         scale = getattr(self.model.optimizer, "dynamic_scale", None)
-        if math.isfinite(loss) and (scale is None or float(scale) >= 1.0):
+        if math.isfinite(loss) and (scale is None or scale.numpy() >= 1.0):
             return
         if scale is not None:
             what = "gradients are" if math.isfinite(loss) else f"loss is {loss}, because numbers are"

@@ -30,7 +30,7 @@ from tlkit.training.trainable import Trainable
 from tlkit.training.training_model import TrainingModel
 
 WORTH = 0.05  # the most that a trial may cost, as a share of the stage
-XLA_DEARER = 3.0  # compiling against tracing, where nothing is known
+XLA_DEARER = 8.0  # compiling against tracing, where nothing is known
 BETTER = 0.97  # times the reference's step: less than that is noise
 FEWEST_STEPS = 10 * (1 + TIMED_STEPS)
 
@@ -222,7 +222,8 @@ def _chosen(candidates: Candidates, known: Mapping[Setting, Measured], steps: in
         elif known[setting].problem:
             said.append(f"{setting}: {known[setting].problem}")
         else:
-            said.append(f"{setting} takes {_duration(known[setting].step_seconds)} a step")
+            compiling = f" and {known[setting].first_seconds:.0f} s to compile" if setting.xla else ""
+            said.append(f"{setting} takes {_duration(known[setting].step_seconds)} a step{compiling}")
     if untried:
         said.append(f"not tried, because it would not repay: {', '.join(untried)}")
     times = {

@@ -141,6 +141,21 @@ class StageAdafactor(StageOptimizer, keras.optimizers.Adafactor):
                 self.slots += [(variable.path, "row", row), (variable.path, "column", column)]
 
 
+class LossScale(keras.optimizers.LossScaleOptimizer):
+    """Scales the loss for float16, whose smallest numbers are larger than many gradients.
+
+    A step whose gradients are not finite is skipped, whichever replica they are on. Keras looks at the first
+    one's alone.
+    """
+
+    def check_finite(self, grads: Sequence[Any]) -> Any:
+        finite = super().check_finite(grads)
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return finite
+        return replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~finite, tf.float32)) == 0.0
+
+
 def stage_optimizer(model: keras.Model) -> StageOptimizer:
     """The optimizer of a compiled training model, also inside of one that scales the loss."""
     optimizer: StageOptimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)

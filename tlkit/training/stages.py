@@ -42,7 +42,7 @@ from tlkit.training.optimizer_state import OptimizerState, take_state
 from tlkit.training.precision import Casting, Setting, backbone_layers
 from tlkit.training.settling import Settling, watch_settling
 from tlkit.training.stage_features import divide_stage, store_features
-from tlkit.training.stage_optimizers import stage_optimizer
+from tlkit.training.stage_optimizers import LossScale, stage_optimizer
 from tlkit.training.trainable import Place, Trainable
 from tlkit.training.training_model import TrainingModel
 
@@ -146,8 +146,8 @@ def compile_stage(
             run.groups,
             state,
         )
-        if setting.precision == "mixed_float16":  # whose smallest numbers are larger than many gradients
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        if setting.precision == "mixed_float16":
+            optimizer = LossScale(optimizer)
             optimizer.build(model.trainable_variables)
         model.compile(optimizer, run.head.loss, metrics=run.head.metrics(), jit_compile=setting.xla)
     return model
