@@ -4,7 +4,7 @@
 
 Each side is a process of its own: one backbone, fully unfrozen, with one setting, or with `auto`, whose
 trials find an empty memory. It traces and compiles first; then `seconds` is the median of five training
-steps, on the first batches of the stage, held in memory. `auto` tells what its choice took, too, and measures
+steps, on the first batch of the stage, held in memory. `auto` tells what its choice took, too, and measures
 the step of the model that it chose as the others do.
 
 The table tells how far the setting that `auto` picked is from the best fixed one, by the times of the fixed

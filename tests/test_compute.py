@@ -17,7 +17,7 @@ from tlkit.plans import Stage
 from tlkit.training import compute_candidates, compute_choice, compute_memory, train_stages
 from tlkit.training.boundary import divide
 from tlkit.training.compute_candidates import list_candidates
-from tlkit.training.compute_choice import next_to_try, preview_compute
+from tlkit.training.compute_choice import Work, next_to_try, preview_compute
 from tlkit.training.compute_memory import key_of_stage, recall
 from tlkit.training.compute_trial import Measured, disagreement, measure, trial_batches
 from tlkit.training.freeze import apply_freeze
@@ -90,25 +90,34 @@ AUTO = {"precision": "auto", "xla": "auto"}
 
 def test_what_cannot_repay_is_not_tried():
     known = {PLAIN: Measured(first_seconds=10.0, step_seconds=0.1)}
-    assert next_to_try(GRID, known, steps=1_000) is None
-    assert next_to_try(GRID, known, steps=3_000) == HALF
+    assert next_to_try(GRID, known, Work(1_000)) is None
+    assert next_to_try(GRID, known, Work(3_000)) == HALF
     known[HALF] = Measured(10.0, math.inf, problem="slower")
-    assert next_to_try(GRID, known, steps=3_000) is None  # compiling takes longer than tracing
-    assert next_to_try(GRID, known, steps=20_000) == COMPILED
+    assert next_to_try(GRID, known, Work(3_000)) is None  # compiling takes longer than tracing
+    assert next_to_try(GRID, known, Work(20_000)) == COMPILED
 
 
 def test_a_faster_setting_leaves_less_to_gain():
     known = {PLAIN: Measured(1.0, 1.0), HALF: Measured(1.0, 0.1)}
-    assert next_to_try((PLAIN, HALF, COMPILED), known, steps=400) is None
+    assert next_to_try((PLAIN, HALF, COMPILED), known, Work(400)) is None
     known[HALF] = Measured(1.0, 0.9)
-    assert next_to_try((PLAIN, HALF, COMPILED), known, steps=400) == COMPILED
+    assert next_to_try((PLAIN, HALF, COMPILED), known, Work(400)) == COMPILED
+
+
+def test_what_compiles_for_many_shapes_has_to_be_much_faster():
+    run = frozen_run(xla="auto")
+    assert compute_choice._work(run, ALL) == Work(60, 1)  # for validation
+    assert compute_choice._work(replace(run, global_batch_size=9), ALL) == Work(60, 3)
+    known = {PLAIN: Measured(1.0, 1.0, (1.0,)), COMPILED: Measured(10.0, 0.5, (1.0,))}
+    assert compute_choice._fastest((PLAIN, COMPILED), known, Work(100, 2)) == COMPILED
+    assert compute_choice._fastest((PLAIN, COMPILED), known, Work(100, 20)) == PLAIN
 
 
 def test_two_changes_of_which_each_alone_is_slower_are_not_tried_together():
     known = {PLAIN: Measured(1.0, 1.0), HALF: Measured(1.0, 1.2), COMPILED: Measured(1.0, 1.2)}
-    assert next_to_try(GRID, known, steps=10_000) is None
+    assert next_to_try(GRID, known, Work(10_000)) is None
     known[HALF] = Measured(1.0, 0.8)
-    assert next_to_try(GRID, known, steps=10_000) == BOTH
+    assert next_to_try(GRID, known, Work(10_000)) == BOTH
 
 
 def test_candidates_are_those_of_the_config_and_the_machine(monkeypatch):

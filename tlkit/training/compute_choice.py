@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tlkit.config import FixedPrecision
@@ -52,6 +53,14 @@ class ComputeChoice:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a stage has to do: training steps, and how often XLA compiles after the first time."""
+
+    steps: int
+    compilations: int = 2
+
+
 def choose_compute(
     run: Trainable,
     stage: Stage,
@@ -86,7 +95,7 @@ def choose_compute(
         with spinner(f"Timing settings of stage {stage.name}"):
             model, known = _try(run, stage, candidates, trial_batches(pipeline), compile_with, parts)
         remember(key, known)
-        choice = _chosen(candidates, known, _steps(run, stage))
+        choice = _chosen(candidates, known, _work(run, stage))
     if (run.precision, run.xla) != ("float32", "off"):
         make_console().print(
             f"Stage {stage.name} computes in {choice.setting}: {choice.reason}",
@@ -115,7 +124,7 @@ def _look_up(
 ) -> tuple[ComputeChoice | None, Candidates, dict[Setting, Measured], str]:
     """The choice where no trial is needed, and what a trial needs where it is."""
     candidates = list_candidates(run, parts, reads_features=reads_features)
-    reference, steps = candidates.reference, _steps(run, stage)
+    reference, work = candidates.reference, _work(run, stage)
 
     def without_trial(reason: str) -> ComputeChoice:
         return ComputeChoice(reference.precision, reference.xla, _joined(reason, candidates))
@@ -123,17 +132,17 @@ def _look_up(
     if len(candidates.settings) == 1:
         asked = {run.precision, run.xla}
         return without_trial("" if "auto" in asked else "as configured"), candidates, {}, ""
-    if steps < FEWEST_STEPS:
-        return without_trial(f"{steps} steps are too few to try another setting"), candidates, {}, ""
+    if work.steps < FEWEST_STEPS:
+        return without_trial(f"{work.steps} steps are too few to try another setting"), candidates, {}, ""
     key = key_of_stage(run, stage, parts, reads_features=reads_features)
     known = recall(key)
-    if reference in known and next_to_try(candidates.settings, known, steps) is None:
-        choice = _chosen(candidates, known, steps)
+    if reference in known and next_to_try(candidates.settings, known, work) is None:
+        choice = _chosen(candidates, known, work)
         return replace(choice, reason=f"{choice.reason}; remembered"), candidates, known, key
     return None, candidates, known, key
 
 
-def next_to_try(settings: Sequence[Setting], known: Mapping[Setting, Measured], steps: int) -> Setting | None:
+def next_to_try(settings: Sequence[Setting], known: Mapping[Setting, Measured], work: Work) -> Setting | None:
     """The next setting whose trial can repay; None where there is no more.
 
     A trial costs about the reference's first step, compiling for XLA some times that, and the timed steps. It
@@ -141,18 +150,18 @@ def next_to_try(settings: Sequence[Setting], known: Mapping[Setting, Measured], 
     not tried where each of them alone was slower.
     """
     reference = known[settings[0]]
-    best = known[_fastest(settings, known, steps)]
+    best = known[_fastest(settings, known, work)]
     for setting in settings:
         if setting in known:
             continue
         parts = [each for each in settings[1:] if _is_part(each, setting, settings[0])]
         if len(parts) == 2 and all(
-            each in known and _seconds(known[each], each, steps) >= reference.step_seconds * steps
+            each in known and _seconds(known[each], each, work) >= reference.step_seconds * work.steps
             for each in parts
         ):
             continue
         tracing = reference.first_seconds * (XLA_DEARER if setting.xla and not settings[0].xla else 1.0)
-        if tracing + TIMED_STEPS * reference.step_seconds <= WORTH * steps * best.step_seconds:
+        if tracing + TIMED_STEPS * reference.step_seconds <= WORTH * work.steps * best.step_seconds:
             return setting
     return None
 
@@ -174,7 +183,7 @@ def _try(
     parts: Parts | None,
 ) -> tuple[TrainingModel, dict[Setting, Measured]]:
     """Measure the settings anew, one after another: times from another day are no match."""
-    steps = _steps(run, stage)
+    work = _work(run, stage)
     best_model = compile_with(candidates.reference)
     reference = measure(best_model, batches)
     if reference.problem:
@@ -182,39 +191,40 @@ def _try(
     upper = run.model if parts is None else parts.upper
     again = measure(best_model, batches, other_draws=True) if has_chance(upper) else None
     known = {candidates.reference: reference}
-    while (setting := next_to_try(candidates.settings, known, steps)) is not None:
-        fastest = known[_fastest(candidates.settings, known, steps)].step_seconds
+    while (setting := next_to_try(candidates.settings, known, work)) is not None:
+        fastest = known[_fastest(candidates.settings, known, work)].step_seconds
         model = compile_with(setting)
         found = measure(model, batches, limit=SLOW * fastest)
         if not found.problem:
             found = replace(found, problem=disagreement(found, reference, again))
         known[setting] = found
-        if _fastest(candidates.settings, known, steps) == setting:
+        if _fastest(candidates.settings, known, work) == setting:
             best_model = model
     return best_model, known
 
 
-def _fastest(settings: Sequence[Setting], known: Mapping[Setting, Measured], steps: int) -> Setting:
+def _fastest(settings: Sequence[Setting], known: Mapping[Setting, Measured], work: Work) -> Setting:
     """What takes the stage the least time; the reference, unless something is clearly faster."""
     best, reference = settings[0], known[settings[0]]
-    limit = BETTER * reference.step_seconds * steps
+    limit = BETTER * reference.step_seconds * work.steps
     for setting in settings[1:]:
         if setting in known and not known[setting].problem:
-            seconds = _seconds(known[setting], setting, steps)
+            seconds = _seconds(known[setting], setting, work)
             if seconds < limit:
                 best, limit = setting, seconds
     return best
 
 
-def _seconds(measured: Measured, setting: Setting, steps: int) -> float:
-    """Of a whole stage. XLA compiles again for the last, smaller batch, and for validation."""
+def _seconds(measured: Measured, setting: Setting, work: Work) -> float:
+    """Of a whole stage."""
     if measured.problem:
         return math.inf
-    return measured.step_seconds * steps + (2 * measured.first_seconds if setting.xla else 0.0)
+    compiling = work.compilations * measured.first_seconds if setting.xla else 0.0
+    return measured.step_seconds * work.steps + compiling
 
 
-def _chosen(candidates: Candidates, known: Mapping[Setting, Measured], steps: int) -> ComputeChoice:
-    best = _fastest(candidates.settings, known, steps)
+def _chosen(candidates: Candidates, known: Mapping[Setting, Measured], work: Work) -> ComputeChoice:
+    best = _fastest(candidates.settings, known, work)
     said, untried = [], []
     for setting in sorted(candidates.settings, key=lambda each: each != best):
         if setting not in known:
@@ -222,7 +232,7 @@ def _chosen(candidates: Candidates, known: Mapping[Setting, Measured], steps: in
         elif known[setting].problem:
             said.append(f"{setting}: {known[setting].problem}")
         else:
-            compiling = f" and {known[setting].first_seconds:.0f} s to compile" if setting.xla else ""
+            compiling = f" and {known[setting].first_seconds:.0f} s to compile a shape" if setting.xla else ""
             said.append(f"{setting} takes {_duration(known[setting].step_seconds)} a step{compiling}")
     if untried:
         said.append(f"not tried, because it would not repay: {', '.join(untried)}")
@@ -245,8 +255,13 @@ def _cannot(setting: Setting, problem: str) -> ConfigError:
     return ConfigError(f"A training step cannot compute in {setting}: {problem[:300]}. Use {advice}.")
 
 
-def _steps(run: Trainable, stage: Stage) -> int:
-    return stage.epochs * run.steps_per_epoch
+def _work(run: Trainable, stage: Stage) -> Work:
+    """XLA compiles once for every shape of a batch, and again for validation."""
+    plan = run.plan_batches(0)
+    sizes = np.diff(plan.starts)
+    longest = np.zeros_like(sizes) if plan.padded is None else np.sort(plan.padded)[plan.starts[1:] - 1]
+    shapes = len(set(zip(sizes.tolist(), longest.tolist(), strict=True)))
+    return Work(stage.epochs * run.steps_per_epoch, 2 * shapes - 1)
 
 
 def _duration(seconds: float) -> str:

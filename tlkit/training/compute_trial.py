@@ -42,11 +42,12 @@ class Measured:
 
 
 def trial_batches(pipeline: tf.data.Dataset) -> tf.data.Dataset:
-    """The first batches of a stage, held in memory."""
-    batches = pipeline.take(1 + TIMED_STEPS).cache()
-    for _ in batches:
+    """The first batch of a stage, held in memory, again and again: others may have other shapes, and what is
+    compiled for them would be in the times of the steps."""
+    batch = pipeline.take(1).cache()
+    for _ in batch:
         pass
-    return batches
+    return batch.repeat(1 + TIMED_STEPS)
 
 
 def measure(
@@ -57,7 +58,7 @@ def measure(
     limit: float = math.inf,
     other_draws: bool = False,
 ) -> Measured:
-    """Train on a few batches, and put weights, optimizer and random states back, bit for bit.
+    """Train for a few steps, and put weights, optimizer and random states back, bit for bit.
 
     What was traced stays in the model: a stage that goes on with it need not do it again.
 
