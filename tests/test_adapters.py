@@ -19,10 +19,11 @@ from test_feature_cache import EXACT, OFF, cached_run, train
 from tlkit.backbones import load
 from tlkit.config.plan import LoraPlan
 from tlkit.errors import ConfigError, FrozenWeightsMoved
-from tlkit.freezing import group_layers
+from tlkit.freezing import LayerGroup, group_layers
 from tlkit.plans import Stage
 from tlkit.training import adapted, apply_freeze, train_stages
 from tlkit.training.adapters import adapter_weights, attach, find_targets, layers_of, merge
+from tlkit.training.freeze import frozen_weights
 from tlkit.training.lr_range import measure_rates
 from tlkit.training.stage_features import divide_stage
 from tlkit.training.stages import compile_stage
@@ -46,6 +47,7 @@ def paths_of(backbone, **options):
 
 def test_adapters_and_the_head_train_and_the_backbone_is_as_it_was_until_they_are_merged(tmp_path):
     run = make_run()
+    apply_freeze(run.model, run.groups, Stage("head", "head", 1, 0.01))  # as an earlier stage leaves it
     before, trainable = values(run.model), []
 
     class Watch(keras.callbacks.Callback):
@@ -98,6 +100,17 @@ def test_the_merged_model_gives_what_the_adapted_one_gave_and_holds_no_trace_of_
     run.model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded(pictures), given, atol=1e-5)
+
+
+def test_biases_beside_adapters_do_not_train():
+    inputs = keras.Input((4,))
+    dense = keras.layers.Dense(4, name="inner")
+    model = keras.Model(inputs, dense(inputs))
+    group = LayerGroup("inner", (dense,), None)
+    attach({0: dense}, PLAN, 0)
+    apply_freeze(model, [group], LORA)
+    assert [weight.name for weight in model.trainable_weights] == ["lora_kernel_a", "lora_kernel_b"]
+    assert [weight.name for weight in frozen_weights([group], LORA)] == ["kernel", "bias"]
 
 
 def test_the_scale_is_alpha_through_the_rank():
@@ -216,7 +229,9 @@ def test_gradient_health_counts_an_adapter_to_its_group(tmp_path):
 def test_a_range_test_leaves_the_model_as_it_was():
     run = make_run()
     before = values(run.model)
+    trainable = [weight.path for weight in run.model.trainable_weights]
     measure_rates(run, [LORA], steps=12)
+    assert [weight.path for weight in run.model.trainable_weights] == trainable
     assert not moved(before, run.model)
     assert before.keys() == values(run.model).keys()
 

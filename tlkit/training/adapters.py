@@ -79,6 +79,10 @@ def adapted(run: Trainable, stage: Stage) -> Iterator[Adapters | None]:
             adapters.values.update({(place, weight.name): weight.numpy() for weight in _pair(layer)})
         with run.strategy.scope():
             merge(layers.values())
+        for layer in layers_of(run.groups):
+            layer.trainable = (
+                False  # as what stood beside an adapter is; Keras skips what is set to what it is
+            )
 
 
 def layers_of(groups: Sequence[LayerGroup]) -> tuple[keras.layers.Layer, ...]:
