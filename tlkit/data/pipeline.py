@@ -70,6 +70,10 @@ def make_pipeline(
         first_epoch, epochs = 0, 1
         starts = tf.constant(starts_in_order(examples, preprocessing, global_batch_size, replicas))
     steps = len(starts) - 1
+    # Somebody's own augmentation may branch on tensors as Python does. Nothing else here does, and to convert
+    # it takes longer than all the rest of the making.
+    plain = tf.autograph.experimental.do_not_convert
+    own_functions = inputs_of is None and training
     inputs_of = inputs_of or _encoder(examples, preprocessing, training)
     targets_of = _target_reader(examples)
     weights = _weights(examples, sample_weights)
@@ -84,7 +88,7 @@ def make_pipeline(
         def cut(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return order[starts[number] : starts[number + 1]], epoch
 
-        return tf.data.Dataset.from_tensor_slices(numbers).map(cut)
+        return tf.data.Dataset.from_tensor_slices(numbers).map(plain(cut))
 
     def make_batch(indices: tf.Tensor, epoch: tf.Tensor) -> tuple[Any, ...]:
         # Seed and epoch are below 2**31, so no two pairs share a number.
@@ -102,8 +106,9 @@ def make_pipeline(
             parts[0] = tf.where(inputs["word_starts"] < 0, -1, parts[0])
         return inputs, *parts
 
-    dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(batches_of)
-    dataset = dataset.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(plain(batches_of))
+    make = make_batch if own_functions else plain(make_batch)
+    dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(epochs * steps))
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(pipeline_options())
 

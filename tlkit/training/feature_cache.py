@@ -165,6 +165,7 @@ class Features:
             compute, make = self._compute_between, below._make_stored(examples, views)
         else:
             compute, make = self._compute, self._make_raw(examples, views)
+        make = tf.autograph.experimental.do_not_convert(make)
         batches = numbers.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return compute, batches.prefetch(2).with_options(pipeline_options())
 
