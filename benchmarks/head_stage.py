@@ -17,7 +17,8 @@ repeats; on two cores and ELPV a repeat takes about ten minutes, most of it for 
 - `Keras guide`: https://keras.io/guides/transfer_learning, frozen backbone called with `training=False`, the
   decoded pictures in `Dataset.cache()`.
 
-`to test` is, of tlkit, the seconds from the start of training to the metrics of the test split.
+No side reads the pictures of the test split, but `tlkit, warm`: its `to test` are the seconds from the start
+of training to the metrics of the test split.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from sides import (
 )
 
 BATCH_SIZE = 32
+ALL, SEEN = "pictures.csv", "seen.csv"
 RATE = 1e-3
 DROPOUT = 0.2
 
@@ -72,21 +74,31 @@ def report(found: Found, arguments: argparse.Namespace) -> tuple[Table, dict[str
 
 
 def prepare(arguments: argparse.Namespace) -> Answer:
+    """Write down which pictures are in which split: in one table all, in one those that every side reads."""
+    import pandas as pd
+
+    source = arguments.data
     if arguments.limit:
-        slice_pictures(arguments.data, arguments.limit, _table(arguments))
+        source = slice_pictures(source, arguments.limit, arguments.scratch / "slice.csv")
+    read = _read(arguments, source)
+    rows = [
+        {"path": path, "label": read["classes"][target], "split": name}
+        for name, examples in read["splits"].items()
+        for path, target in zip(examples.paths, examples.targets, strict=True)
+    ]
+    table = pd.DataFrame(rows)
+    table.to_csv(arguments.scratch / ALL, index=False)
+    table[table["split"] != "test"].to_csv(arguments.scratch / SEEN, index=False)
     return {}
 
 
-def _table(arguments: argparse.Namespace) -> Path:
-    path: Path = arguments.scratch / "pictures.csv"
-    return path
-
-
-def make_config(arguments: argparse.Namespace, rate: float = RATE, dropout: float = DROPOUT) -> Any:
+def make_config(
+    arguments: argparse.Namespace, source: str, rate: float = RATE, dropout: float = DROPOUT
+) -> Any:
     from tlkit.config import load_config
 
     tree = {
-        "data": {"source": str(_table(arguments)) if arguments.limit else arguments.data},
+        "data": {"source": source},
         "backbone": arguments.backbone,
         "plan": [{"name": "head", "train": "head", "epochs": arguments.epochs, "learning_rate": rate}],
         "head": {"dropout": dropout},
@@ -99,13 +111,14 @@ def make_config(arguments: argparse.Namespace, rate: float = RATE, dropout: floa
 
 def run_tlkit(arguments: argparse.Namespace) -> Answer:
     own_features(arguments)
-    return _run_tlkit(make_config(arguments))
+    return _run_tlkit(make_config(arguments, str(arguments.scratch / SEEN)))
 
 
 def run_warm(arguments: argparse.Namespace) -> Answer:
     if not own_features(arguments).exists():
         run_side("tlkit", arguments.repeat, arguments.scratch)
-    return _run_tlkit(make_config(arguments, rate=2 * RATE, dropout=2 * DROPOUT))
+    source = str(arguments.scratch / ALL)
+    return _run_tlkit(make_config(arguments, source, rate=2 * RATE, dropout=2 * DROPOUT))
 
 
 def _run_tlkit(config: Any) -> Answer:
@@ -119,8 +132,13 @@ def _run_tlkit(config: Any) -> Answer:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         trained = train_stages(run, prepared.stages, Path(folder))
-        seconds = time.perf_counter() - started
+        answer = {
+            "seconds": time.perf_counter() - started,
+            "accuracy": float(trained.history["val_accuracy"].iloc[-1]),
+        }
         features = trained.features
+        if "test" not in prepared.dataset.splits:
+            return answer
         outputs = evaluate_examples(
             model_function(run.model if features is None else features.parts.upper),
             prepared.preprocessing,
@@ -132,8 +150,7 @@ def _run_tlkit(config: Any) -> Answer:
             features,
         )
     return {
-        "seconds": seconds,
-        "accuracy": float(trained.history["val_accuracy"].iloc[-1]),
+        **answer,
         "to_test": time.perf_counter() - began,
         "test_accuracy": outputs.metrics["accuracy"],
     }
@@ -197,7 +214,7 @@ def run_keras_guide(arguments: argparse.Namespace) -> Answer:
     return {"seconds": time.perf_counter() - started, "accuracy": history.history["val_accuracy"][-1]}
 
 
-def _read(arguments: argparse.Namespace) -> dict[str, Any]:
+def _read(arguments: argparse.Namespace, source: str = "") -> dict[str, Any]:
     """Which files are in which split, and the preprocessing. Not timed: tlkit's own reading is."""
     import keras
 
@@ -205,7 +222,7 @@ def _read(arguments: argparse.Namespace) -> dict[str, Any]:
     from tlkit.workflows.objects import PythonObjects
     from tlkit.workflows.prepare import find_entry
 
-    config = make_config(arguments)
+    config = make_config(arguments, source or str(arguments.scratch / SEEN))
     keras.utils.set_random_seed(config.seed)
     entry = find_entry(config)
     dataset, preprocessing = load_examples(config, entry, PythonObjects())
