@@ -28,7 +28,7 @@ from tlkit.training.boundary import Parts
 from tlkit.training.feature_columns import TOKENS, WORDS, from_storage, take_rows, to_storage
 
 BATCH_SIZE = 32
-RELEASE_EVERY = 20  # batches; whatever is touched maps 64 kB around it
+RELEASE_EVERY = 5  # batches; whatever is touched maps 64 kB around it
 
 
 class Overflow(TrainingError):

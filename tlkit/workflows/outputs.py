@@ -21,7 +21,7 @@ from tlkit.results import RunFolder, write_csv, write_npz
 from tlkit.training import Features
 
 OUTSIDE = "O"
-RELEASE_EVERY = 20  # batches
+RELEASE_EVERY = 5  # batches
 COLUMNS = ["id", "split", "label", "predicted", "score"]
 
 
@@ -77,7 +77,7 @@ def evaluate_examples(
         outputs = answer(inputs)
         given.append(outputs.numpy())
         if number % RELEASE_EVERY == 0 or number == n_steps:
-            examples.release()
+            (examples if features is None else features.table).release()
         if loss is not None:
             losses.append((float(keras.ops.mean(loss(targets, outputs))), len(given[-1])))
     n_words = [np.size(examples.targets[row]) for row in order]
