@@ -153,8 +153,8 @@ def train(what: str, **limits: float) -> Callable[[argparse.Namespace], Answer]:
         import tensorflow as tf
 
         from tlkit.config import load_config
+        from tlkit.training.cache.stage import divide_stage, store_features
         from tlkit.training.freeze import apply_freeze
-        from tlkit.training.stage_features import divide_stage, store_features
         from tlkit.training.stages import compile_stage, training_pipeline
         from tlkit.training.trainable import Place
         from tlkit.workflows.prepare import prepare as prepare_run

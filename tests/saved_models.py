@@ -17,7 +17,7 @@ from tlkit.heads import make_head
 from tlkit.model import build_model
 from tlkit.plans import Stage
 from tlkit.training.freeze import apply_freeze
-from tlkit.training.optimizer import make_optimizer
+from tlkit.training.optimizing.optimizer import make_optimizer
 from tlkit.training.training_model import TrainingModel
 
 L2 = 0.01

@@ -20,7 +20,7 @@ from tlkit.heads import make_head
 from tlkit.model import build_model
 from tlkit.plans import Stage
 from tlkit.training import require_whole_update, train_stages
-from tlkit.training.accumulation import sum_over_parts
+from tlkit.training.optimizing.accumulation import sum_over_parts
 from tlkit.training.training_model import TrainingModel
 
 from small_models import small_backbone

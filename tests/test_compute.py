@@ -14,14 +14,17 @@ from test_lr_range import draws
 
 from tlkit.errors import ConfigError
 from tlkit.plans import Stage
-from tlkit.training import compute_candidates, compute_choice, compute_memory, train_stages
-from tlkit.training.boundary import divide
-from tlkit.training.compute_candidates import list_candidates
-from tlkit.training.compute_choice import Work, next_to_try, preview_compute
-from tlkit.training.compute_memory import key_of_stage, recall
-from tlkit.training.compute_trial import Measured, disagreement, measure, trial_batches
+from tlkit.training import train_stages
+from tlkit.training.cache.boundary import divide
+from tlkit.training.compute import candidates as compute_candidates
+from tlkit.training.compute import choice as compute_choice
+from tlkit.training.compute import memory as compute_memory
+from tlkit.training.compute.candidates import list_candidates
+from tlkit.training.compute.choice import Work, next_to_try, preview_compute
+from tlkit.training.compute.memory import key_of_stage, recall
+from tlkit.training.compute.precision import Setting
+from tlkit.training.compute.trial import Measured, disagreement, measure, trial_batches
 from tlkit.training.freeze import apply_freeze
-from tlkit.training.precision import Setting
 from tlkit.training.stages import compile_stage, training_pipeline
 from tlkit.training.trainable import Place
 

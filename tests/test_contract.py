@@ -20,7 +20,7 @@ from tlkit.model import build_model
 from tlkit.plans import Stage
 from tlkit.preprocessing import make_preprocessing
 from tlkit.training import apply_freeze
-from tlkit.training.optimizer import make_optimizer
+from tlkit.training.optimizing.optimizer import make_optimizer
 
 ALWAYS = {
     ("efficientnet_lite", "classify"),

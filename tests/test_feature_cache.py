@@ -30,11 +30,12 @@ from tlkit.model import build_model
 from tlkit.plans import Stage
 from tlkit.preprocessing import make_augment
 from tlkit.preprocessing.views import all_flips, make_views, plain_view
-from tlkit.training import feature_choice, train_stages
-from tlkit.training.boundary import divide
-from tlkit.training.feature_cache import Features
+from tlkit.training import train_stages
+from tlkit.training.cache import choice as feature_choice
+from tlkit.training.cache.boundary import divide
+from tlkit.training.cache.features import Features
+from tlkit.training.cache.stage import choose_stage_cache, divide_stage
 from tlkit.training.freeze import apply_freeze
-from tlkit.training.stage_features import choose_stage_cache, divide_stage
 
 from conftest import make_pictures
 from small_models import small_backbone

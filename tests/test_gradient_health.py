@@ -16,8 +16,8 @@ import pytest
 from tlkit.config import CacheConfig
 from tlkit.plans import Stage
 from tlkit.training import train_stages
-from tlkit.training.gradient_health import COLUMNS, health_file
-from tlkit.training.health_words import explain_health
+from tlkit.training.health.gradients import COLUMNS, health_file
+from tlkit.training.health.words import explain_health
 
 from test_training import make_run, values
 
@@ -223,7 +223,7 @@ def test_a_rate_that_is_too_high_is_said_in_a_real_run(tmp_path, capfd):
 
 
 def test_a_layer_with_an_activation_of_its_own_is_a_relu():
-    from tlkit.training.gradient_health import _is_relu
+    from tlkit.training.health.gradients import _is_relu
 
     assert _is_relu(keras.layers.Conv2D(2, 1, activation="relu"))
     assert _is_relu(keras.layers.Activation("relu6"))
@@ -236,7 +236,7 @@ def test_what_cannot_be_measured_is_said_and_ends_no_training(tmp_path, monkeypa
     def fail(*_):
         raise ValueError("a layer that gives no tensors")
 
-    monkeypatch.setattr("tlkit.training.gradient_health.replay", fail)
+    monkeypatch.setattr("tlkit.training.health.gradients.replay", fail)
     _, history = train(tmp_path, [HEAD])
     assert len(history) == 2
     assert "Gradient health: not measured: a layer that gives no tensors" in capfd.readouterr().err

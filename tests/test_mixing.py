@@ -16,7 +16,7 @@ from tlkit.errors import ConfigError
 from tlkit.heads import make_head
 from tlkit.plans import Stage
 from tlkit.training import train_stages
-from tlkit.training.stage_features import choose_stage_cache
+from tlkit.training.cache.stage import choose_stage_cache
 from tlkit.workflows.fits import require_fit, require_mixable
 
 from small_models import small_entry

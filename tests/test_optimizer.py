@@ -20,8 +20,8 @@ from tlkit.freezing import LayerGroup
 from tlkit.plans import Stage
 from tlkit.training import train_stages
 from tlkit.training.callbacks import checkpoint
-from tlkit.training.optimizer import OPTIMIZERS, make_optimizer
-from tlkit.training.optimizer_state import take_state
+from tlkit.training.optimizing.optimizer import OPTIMIZERS, make_optimizer
+from tlkit.training.optimizing.state import take_state
 
 from test_training import make_run
 

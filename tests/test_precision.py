@@ -17,7 +17,7 @@ from tlkit.config import FixedPrecision, validate
 from tlkit.errors import ConfigError, TrainingError
 from tlkit.plans import Stage
 from tlkit.training import require_compilable, train_stages
-from tlkit.training.precision import Casting, Setting, backbone_layers
+from tlkit.training.compute.precision import Casting, Setting, backbone_layers
 from tlkit.training.stages import compile_stage
 
 from small_models import small_backbone
@@ -176,7 +176,7 @@ print(json.dumps(report))
 def test_a_step_that_overflows_on_one_replica_is_skipped_on_all(tmp_path):
     imports = MIRRORED.partition("class Losses")[0] + (
         "from tlkit.training.freeze import apply_freeze\n"
-        "from tlkit.training.precision import Setting\n"
+        "from tlkit.training.compute.precision import Setting\n"
         "from tlkit.training.stages import compile_stage\n"
     )
     script = (imports + REPLICAS).format(tests=str(Path(__file__).parent), folder=str(tmp_path))

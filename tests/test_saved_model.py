@@ -27,7 +27,7 @@ from tlkit.backbones.saved_model_operations import is_pure
 from tlkit.errors import ConfigError, FetchError
 from tlkit.plans import Stage
 from tlkit.training.freeze import apply_freeze, check_unchanged, frozen_weights, hash_weights
-from tlkit.training.optimizer import OPTIMIZERS
+from tlkit.training.optimizing.optimizer import OPTIMIZERS
 from tlkit.training.training_model import TrainingModel
 from tlkit.workflows.fits import require_trainable
 from tlkit.zoo.archive import unpack

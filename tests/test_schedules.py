@@ -11,7 +11,7 @@ import pytest
 from tlkit.config.plan import Schedule
 from tlkit.plans import Stage
 from tlkit.training import train_stages
-from tlkit.training.schedules import SHAPES, StageSchedule, make_schedule
+from tlkit.training.optimizing.schedules import SHAPES, StageSchedule, make_schedule
 
 from test_training import make_run
 

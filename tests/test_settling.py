@@ -10,7 +10,7 @@ from tlkit.config import TrainingConfig
 from tlkit.errors import ConfigError
 from tlkit.plans import Stage, make_plan
 from tlkit.training import train_stages
-from tlkit.training.schedules import make_schedule
+from tlkit.training.optimizing.schedules import make_schedule
 from tlkit.training.settling import count_settled
 
 NAMES = ("stem", "a", "b", "c")

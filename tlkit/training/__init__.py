@@ -1,13 +1,13 @@
 """Freezing, compiling, fitting, and the proof of what was frozen."""
 
-from tlkit.training.accumulation import require_whole_update
 from tlkit.training.adapters import Adapters, adapted
 from tlkit.training.batch_size import choose_batch_size
-from tlkit.training.compute_candidates import require_compilable
-from tlkit.training.compute_choice import ComputeChoice
-from tlkit.training.feature_cache import Features
-from tlkit.training.feature_choice import CacheChoice
+from tlkit.training.cache.choice import CacheChoice
+from tlkit.training.cache.features import Features
+from tlkit.training.compute.candidates import require_compilable
+from tlkit.training.compute.choice import ComputeChoice
 from tlkit.training.freeze import apply_freeze, trained_groups
+from tlkit.training.optimizing.accumulation import require_whole_update
 from tlkit.training.stages import train_stages
 from tlkit.training.timing import StageTime, time_stage
 from tlkit.training.trainable import Trainable

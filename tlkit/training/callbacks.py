@@ -12,9 +12,9 @@ import keras
 from tlkit.config import TrainingConfig
 from tlkit.errors import TrainingError
 from tlkit.plans import Stage
-from tlkit.training.averaging import AveragedWeights
 from tlkit.training.display import LiveDisplay
-from tlkit.training.schedules import (
+from tlkit.training.optimizing.averaging import AveragedWeights
+from tlkit.training.optimizing.schedules import (
     PLATEAU_FACTOR,
     PLATEAU_PATIENCE,
     SETTABLE,

@@ -22,12 +22,14 @@ from tlkit.results import StageRecord
 from tlkit.training.adapters import Adapters, adapted
 from tlkit.training.batch_size import find_fitting
 from tlkit.training.best import put_back_best
-from tlkit.training.boundary import Parts
+from tlkit.training.cache.boundary import Parts
+from tlkit.training.cache.choice import CacheChoice
+from tlkit.training.cache.features import Features, ReleaseMemory
+from tlkit.training.cache.stage import divide_stage, store_features
 from tlkit.training.callbacks import close_all, make_callbacks
-from tlkit.training.compute_choice import ComputeChoice, choose_compute
+from tlkit.training.compute.choice import ComputeChoice, choose_compute
+from tlkit.training.compute.precision import Casting, Setting, backbone_layers
 from tlkit.training.display import LiveDisplay
-from tlkit.training.feature_cache import Features, ReleaseMemory
-from tlkit.training.feature_choice import CacheChoice
 from tlkit.training.freeze import (
     apply_freeze,
     check_unchanged,
@@ -35,14 +37,12 @@ from tlkit.training.freeze import (
     hash_weights,
     trained_groups,
 )
-from tlkit.training.gradient_health import GradientHealth
-from tlkit.training.health_words import explain_health
-from tlkit.training.optimizer import make_optimizer
-from tlkit.training.optimizer_state import OptimizerState, take_state
-from tlkit.training.precision import Casting, Setting, backbone_layers
+from tlkit.training.health.gradients import GradientHealth
+from tlkit.training.health.words import explain_health
+from tlkit.training.optimizing.optimizer import make_optimizer
+from tlkit.training.optimizing.stage_optimizers import LossScale, stage_optimizer
+from tlkit.training.optimizing.state import OptimizerState, take_state
 from tlkit.training.settling import Settling, watch_settling
-from tlkit.training.stage_features import divide_stage, store_features
-from tlkit.training.stage_optimizers import LossScale, stage_optimizer
 from tlkit.training.trainable import Place, Trainable
 from tlkit.training.training_model import TrainingModel
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlkit.plans import Stage
-from tlkit.training.compute_choice import ComputeChoice, preview_compute
-from tlkit.training.feature_choice import CacheChoice
-from tlkit.training.stage_features import choose_stage_cache, divide_stage
+from tlkit.training.cache.choice import CacheChoice
+from tlkit.training.cache.stage import choose_stage_cache, divide_stage
+from tlkit.training.compute.choice import ComputeChoice, preview_compute
 from tlkit.training.stages import compile_stage, training_pipeline
 from tlkit.training.trainable import Place, Trainable
 

@@ -17,9 +17,9 @@ import tensorflow as tf
 from tlkit.config.head import Objective
 from tlkit.heads import WordLoss
 from tlkit.results import writing
-from tlkit.training.accumulation import sum_over_parts
-from tlkit.training.boundary import FEATURES, Parts
-from tlkit.training.precision import Casting
+from tlkit.training.cache.boundary import FEATURES, Parts
+from tlkit.training.compute.precision import Casting
+from tlkit.training.optimizing.accumulation import sum_over_parts
 
 HDF5_BYTES = 4096  # what the format adds to every variable, rounded up
 

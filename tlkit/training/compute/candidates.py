@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tlkit.config import FixedPrecision
 from tlkit.devices import device_kind, without_bfloat16
 from tlkit.errors import ConfigError
-from tlkit.training.boundary import Parts
-from tlkit.training.precision import Setting, backbone_layers
+from tlkit.training.cache.boundary import Parts
+from tlkit.training.compute.precision import Setting, backbone_layers
 from tlkit.training.trainable import Trainable
 
 

@@ -16,10 +16,10 @@ from tlkit.errors import StorageError
 from tlkit.features import ColumnSpec, DiskTable, FeatureTable, MemoryTable, features_folder, make_room
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.preprocessing.views import Views
-from tlkit.training.boundary import FEATURES, Parts
-from tlkit.training.feature_cache import Features
-from tlkit.training.feature_columns import column_specs, in_storage
-from tlkit.training.feature_key import key_of_boundary
+from tlkit.training.cache.boundary import FEATURES, Parts
+from tlkit.training.cache.columns import column_specs, in_storage
+from tlkit.training.cache.features import Features
+from tlkit.training.cache.key import key_of_boundary
 
 FLOAT32_UP_TO = 512 * 2**20
 WORTH_IT = 0.9  # of the seconds without the cache

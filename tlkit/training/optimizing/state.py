@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tlkit.training.stage_optimizers import AVERAGE, StageOptimizer
+from tlkit.training.optimizing.stage_optimizers import AVERAGE, StageOptimizer
 
 
 @dataclass(frozen=True)

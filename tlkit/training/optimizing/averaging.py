@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit.training.stage_optimizers import stage_optimizer
+from tlkit.training.optimizing.stage_optimizers import stage_optimizer
 
 
 class AveragedWeights(keras.callbacks.Callback):

@@ -14,10 +14,11 @@ from tlkit.config import FixedPrecision
 from tlkit.errors import ConfigError
 from tlkit.plans import Stage
 from tlkit.progress import make_console, spinner
-from tlkit.training.boundary import Parts
-from tlkit.training.compute_candidates import Candidates, list_candidates
-from tlkit.training.compute_memory import key_of_stage, recall, remember
-from tlkit.training.compute_trial import (
+from tlkit.training.cache.boundary import Parts
+from tlkit.training.compute.candidates import Candidates, list_candidates
+from tlkit.training.compute.memory import key_of_stage, recall, remember
+from tlkit.training.compute.precision import Setting
+from tlkit.training.compute.trial import (
     SLOW,
     TIMED_STEPS,
     Measured,
@@ -26,7 +27,6 @@ from tlkit.training.compute_trial import (
     measure,
     trial_batches,
 )
-from tlkit.training.precision import Setting
 from tlkit.training.trainable import Trainable
 from tlkit.training.training_model import TrainingModel
 

@@ -17,10 +17,10 @@ from tlkit.devices import device_name
 from tlkit.errors import StorageError
 from tlkit.plans import Stage
 from tlkit.results import writing
-from tlkit.training.boundary import Parts
-from tlkit.training.compute_trial import Measured
-from tlkit.training.feature_key import without_names
-from tlkit.training.precision import Setting
+from tlkit.training.cache.boundary import Parts
+from tlkit.training.cache.key import without_names
+from tlkit.training.compute.precision import Setting
+from tlkit.training.compute.trial import Measured
 from tlkit.training.trainable import Trainable
 from tlkit.zoo.cache import home
 

@@ -17,8 +17,8 @@ from tlkit.backbones.graph import is_functional, replay
 from tlkit.data import make_pipeline, rows_of_batch
 from tlkit.plans import HEAD, Stage
 from tlkit.results import write_csv
-from tlkit.training.boundary import FEATURES, Parts
-from tlkit.training.feature_cache import Features
+from tlkit.training.cache.boundary import FEATURES, Parts
+from tlkit.training.cache.features import Features
 from tlkit.training.trainable import Place, Trainable
 from tlkit.training.unchanged import variables_unchanged
 

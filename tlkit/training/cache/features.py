@@ -24,8 +24,8 @@ from tlkit.features import FeatureTable
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.preprocessing.views import Views
 from tlkit.progress import track
-from tlkit.training.boundary import Parts
-from tlkit.training.feature_columns import TOKENS, WORDS, from_storage, take_rows, to_storage
+from tlkit.training.cache.boundary import Parts
+from tlkit.training.cache.columns import TOKENS, WORDS, from_storage, take_rows, to_storage
 
 BATCH_SIZE = 32
 RELEASE_EVERY = 5  # batches; whatever is touched maps 64 kB around it

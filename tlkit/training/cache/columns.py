@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tlkit.features import Column, ColumnSpec
-from tlkit.training.boundary import FEATURES, Parts
+from tlkit.training.cache.boundary import FEATURES, Parts
 
 TOKENS, WORDS = "tokens", "words"
 _STORED = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}

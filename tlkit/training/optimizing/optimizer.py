@@ -13,9 +13,8 @@ from tlkit.config import TrainingConfig
 from tlkit.errors import ConfigError
 from tlkit.freezing import LayerGroup
 from tlkit.plans import HEAD, Stage
-from tlkit.training.optimizer_state import OptimizerState, put_state
-from tlkit.training.schedules import make_schedule, schedule_of
-from tlkit.training.stage_optimizers import (
+from tlkit.training.optimizing.schedules import make_schedule, schedule_of
+from tlkit.training.optimizing.stage_optimizers import (
     StageAdafactor,
     StageAdam,
     StageAdamW,
@@ -24,6 +23,7 @@ from tlkit.training.stage_optimizers import (
     StageOptimizer,
     StageSGD,
 )
+from tlkit.training.optimizing.state import OptimizerState, put_state
 
 OPTIMIZERS: dict[str, type[StageOptimizer]] = {
     "adam": StageAdam,

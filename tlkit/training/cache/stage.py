@@ -6,9 +6,9 @@ from tlkit.plans import Stage
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.preprocessing.views import plain_view
 from tlkit.progress import make_console
-from tlkit.training.boundary import Parts, divide
-from tlkit.training.feature_cache import Features, Overflow
-from tlkit.training.feature_choice import CacheChoice, Wanted, choose_cache, off
+from tlkit.training.cache.boundary import Parts, divide
+from tlkit.training.cache.choice import CacheChoice, Wanted, choose_cache, off
+from tlkit.training.cache.features import Features, Overflow
 from tlkit.training.trainable import Trainable
 
 STORED = ("train", "validation")  # test is evaluated once, and its features are stored then

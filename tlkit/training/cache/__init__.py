@@ -1,0 +1,1 @@
+"""What frozen layers give, computed once for each example and read ever after."""

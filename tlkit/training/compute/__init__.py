@@ -1,0 +1,1 @@
+"""In which precision a stage computes, and whether XLA compiles it."""

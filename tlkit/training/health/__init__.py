@@ -1,0 +1,1 @@
+"""Whether gradients, updates and activations are as they should be, in numbers and in words."""
