@@ -125,6 +125,7 @@ def small_entry(backbone: str, **changes: Any) -> ZooEntry:
     family, arguments = FAMILIES[backbone], {**ARGUMENTS[backbone], **changes}
     own = {
         "name": f"small_{family}",
+        "license": "none: random weights",
         "family": family,
         "source": {"kind": "keras_hub", "preset": "small"},
         "constructor": {"arguments": arguments},
