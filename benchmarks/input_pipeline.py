@@ -154,8 +154,9 @@ def train(what: str, **limits: float) -> Callable[[argparse.Namespace], Answer]:
 
         from tlkit.config import load_config
         from tlkit.training.cache.stage import divide_stage, store_features
+        from tlkit.training.compiling import compile_stage
         from tlkit.training.freeze import apply_freeze
-        from tlkit.training.stages import compile_stage, training_pipeline
+        from tlkit.training.pipelines import training_pipeline
         from tlkit.training.trainable import Place
         from tlkit.workflows.prepare import prepare as prepare_run
 
@@ -174,11 +175,7 @@ def train(what: str, **limits: float) -> Callable[[argparse.Namespace], Answer]:
         parts = divide_stage(training)
         features = store_features(training, stage, parts)[1]
         model = compile_stage(training, stage, parts)
-        inputs_of = None
-        if features is not None:
-            assert training.views is not None
-            inputs_of = features.reader(training.dataset.splits["train"], training.views)
-        pipeline = training_pipeline(training, stage, Place(0, 1, 0), inputs_of)
+        pipeline = training_pipeline(training, stage, Place(0, 1, 0), features)
         batch = next(iter(pipeline))
 
         def unknown(*parts: Any) -> Any:  # the same trace as with the pipeline, whose last batch is smaller

@@ -51,11 +51,12 @@ def main() -> None:
 def measure_side(arguments: argparse.Namespace, backbone: str, setting: str) -> Answer:
     from tlkit.training import compute_memory
     from tlkit.training.cache.stage import divide_stage
+    from tlkit.training.compiling import compile_stage
     from tlkit.training.compute.choice import choose_compute
     from tlkit.training.compute.precision import Setting
     from tlkit.training.compute.trial import measure, trial_batches
     from tlkit.training.freeze import apply_freeze
-    from tlkit.training.stages import compile_stage, training_pipeline
+    from tlkit.training.pipelines import training_pipeline
     from tlkit.training.trainable import Place
     from tlkit.workflows.prepare import prepare
 

@@ -24,9 +24,9 @@ from tlkit.plans import Stage
 from tlkit.training import adapted, apply_freeze, train_stages
 from tlkit.training.adapters import adapter_weights, attach, find_targets, layers_of, merge
 from tlkit.training.cache.stage import divide_stage
+from tlkit.training.compiling import compile_stage
 from tlkit.training.freeze import frozen_weights
 from tlkit.training.lr_range import measure_rates
-from tlkit.training.stages import compile_stage
 
 from test_training import make_run, moved, values
 

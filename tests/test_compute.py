@@ -16,6 +16,7 @@ from tlkit.errors import ConfigError
 from tlkit.plans import Stage
 from tlkit.training import train_stages
 from tlkit.training.cache.boundary import divide
+from tlkit.training.compiling import compile_stage
 from tlkit.training.compute import candidates as compute_candidates
 from tlkit.training.compute import choice as compute_choice
 from tlkit.training.compute import memory as compute_memory
@@ -25,7 +26,7 @@ from tlkit.training.compute.memory import key_of_stage, recall
 from tlkit.training.compute.precision import Setting
 from tlkit.training.compute.trial import Measured, disagreement, measure, trial_batches
 from tlkit.training.freeze import apply_freeze
-from tlkit.training.stages import compile_stage, training_pipeline
+from tlkit.training.pipelines import training_pipeline
 from tlkit.training.trainable import Place
 
 from test_training import make_run, values

@@ -17,8 +17,8 @@ from tlkit.config import FixedPrecision, validate
 from tlkit.errors import ConfigError, TrainingError
 from tlkit.plans import Stage
 from tlkit.training import require_compilable, train_stages
+from tlkit.training.compiling import compile_stage
 from tlkit.training.compute.precision import Casting, Setting, backbone_layers
-from tlkit.training.stages import compile_stage
 
 from small_models import small_backbone
 from test_training import MIRRORED, make_run, values
@@ -177,7 +177,7 @@ def test_a_step_that_overflows_on_one_replica_is_skipped_on_all(tmp_path):
     imports = MIRRORED.partition("class Losses")[0] + (
         "from tlkit.training.freeze import apply_freeze\n"
         "from tlkit.training.compute.precision import Setting\n"
-        "from tlkit.training.stages import compile_stage\n"
+        "from tlkit.training.compiling import compile_stage\n"
     )
     script = (imports + REPLICAS).format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

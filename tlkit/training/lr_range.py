@@ -18,8 +18,9 @@ from tlkit.plans import Stage
 from tlkit.progress import make_progress
 from tlkit.training.adapters import adapted
 from tlkit.training.cache.stage import divide_stage
+from tlkit.training.compiling import compile_stage
 from tlkit.training.freeze import apply_freeze
-from tlkit.training.stages import compile_stage, training_pipeline
+from tlkit.training.pipelines import training_pipeline
 from tlkit.training.trainable import Place, Trainable
 from tlkit.training.unchanged import model_unchanged, random_state_unchanged
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -12,23 +13,21 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlkit.data import InputsOf, make_pipeline, rows_of_batch
+from tlkit.data import make_pipeline, rows_of_batch
 from tlkit.errors import TrainingError
 from tlkit.plans import Stage
 from tlkit.preprocessing import ImagePreprocessing
-from tlkit.preprocessing.views import plain_view
 from tlkit.progress import make_console
 from tlkit.results import StageRecord
 from tlkit.training.adapters import Adapters, adapted
 from tlkit.training.batch_size import find_fitting
 from tlkit.training.best import put_back_best
-from tlkit.training.cache.boundary import Parts
 from tlkit.training.cache.choice import CacheChoice
 from tlkit.training.cache.features import Features, ReleaseMemory
 from tlkit.training.cache.stage import divide_stage, store_features
 from tlkit.training.callbacks import close_all, make_callbacks
+from tlkit.training.compiling import compile_stage
 from tlkit.training.compute.choice import ComputeChoice, choose_compute
-from tlkit.training.compute.precision import Casting, Setting, backbone_layers
 from tlkit.training.display import LiveDisplay
 from tlkit.training.freeze import (
     apply_freeze,
@@ -39,9 +38,9 @@ from tlkit.training.freeze import (
 )
 from tlkit.training.health.gradients import GradientHealth
 from tlkit.training.health.words import explain_health
-from tlkit.training.optimizing.optimizer import make_optimizer
-from tlkit.training.optimizing.stage_optimizers import LossScale, stage_optimizer
+from tlkit.training.optimizing.stage_optimizers import stage_optimizer
 from tlkit.training.optimizing.state import OptimizerState, take_state
+from tlkit.training.pipelines import training_pipeline, validation_pipeline
 from tlkit.training.settling import Settling, watch_settling
 from tlkit.training.trainable import Place, Trainable
 from tlkit.training.training_model import TrainingModel
@@ -98,9 +97,17 @@ def train_stages(
                 if features is not None:
                     features.table.leave()
                 features = stored
-                model, compute = _compile_chosen(run, stage, place, parts, features, state)
+                batches = training_pipeline(run, stage, place, features)
+                model, compute = choose_compute(
+                    run,
+                    stage,
+                    parts,
+                    batches,
+                    partial(compile_stage, run, stage, parts, state),
+                    reads_features=features is not None,
+                )
                 own = [*callbacks, *([] if settling is None else [settling])]
-                history, state = _fit(run, model, stage, place, folder, own, features, state)
+                history, state = _fit(run, model, batches, stage, place, folder, own, features, state)
                 check_unchanged(before, frozen, stage.name)
                 seconds = time.perf_counter() - started
                 records.append(_record(run, stage, history, choice, compute, adapters, seconds))
@@ -118,105 +125,10 @@ def train_stages(
     return Trained(records, pd.concat(histories, ignore_index=True), features, adapters)
 
 
-def compile_stage(
-    run: Trainable,
-    stage: Stage,
-    parts: Parts | None,
-    state: OptimizerState | None = None,
-    setting: Setting | None = None,
-) -> TrainingModel:
-    """A freshly compiled training model over the run's layers, for what is trainable now.
-
-    Its optimizer goes on from `state` with the weights that were trained before. `setting`: how it computes;
-    None: in float32, without XLA.
-    """
-    setting = setting or Setting()
-    with run.strategy.scope():
-        model = TrainingModel.of(run.model, parts)
-        model.accumulate = run.training.accumulate
-        model.mixed = None if run.mixing is None else run.mixing.objective
-        model.row_unit = 2 if run.head.task == "embed" else 1
-        if setting.precision != "float32":
-            model.casting = Casting(backbone_layers(run.model, run.groups), setting.precision)
-        optimizer = make_optimizer(
-            run.training,
-            stage,
-            stage.epochs * run.steps_per_epoch,
-            model.trainable_variables,
-            run.groups,
-            state,
-        )
-        if setting.precision == "mixed_float16":
-            optimizer = LossScale(optimizer)
-            optimizer.build(model.trainable_variables)
-        model.compile(optimizer, run.head.loss, metrics=run.head.metrics(), jit_compile=setting.xla)
-    return model
-
-
-def _compile_chosen(
-    run: Trainable,
-    stage: Stage,
-    place: Place,
-    parts: Parts | None,
-    features: Features | None,
-    state: OptimizerState,
-) -> tuple[TrainingModel, ComputeChoice]:
-    """The model of a stage, compiled as it computes fastest, or as configured."""
-
-    def compile_with(setting: Setting) -> TrainingModel:
-        return compile_stage(run, stage, parts, state, setting)
-
-    pipeline = training_pipeline(run, stage, place, _inputs_of(run, features))
-    return choose_compute(run, stage, parts, pipeline, compile_with, reads_features=features is not None)
-
-
-def _inputs_of(run: Trainable, features: Features | None) -> InputsOf | None:
-    """What gives training examples their inputs, where they are not computed."""
-    if features is None:
-        return None
-    assert run.views is not None
-    return features.reader(run.dataset.splits["train"], run.views)
-
-
-def training_pipeline(
-    run: Trainable, stage: Stage, place: Place, inputs_of: InputsOf | None = None
-) -> tf.data.Dataset:
-    """All epochs of a stage, augmented and batched; no two epochs of a run draw the same."""
-    return make_pipeline(
-        run.dataset.splits["train"],
-        run.preprocessing,
-        global_batch_size=run.update_size,
-        training=True,
-        seed=run.seed,
-        stage=place.index,
-        epochs=stage.epochs,
-        first_epoch=place.first_epoch,
-        sample_weights=run.example_weights,
-        replicas=run.n_replicas,
-        batch_tokens=run.update_tokens,
-        inputs_of=inputs_of,
-        mixing=run.mixing,
-    )
-
-
-def _validation_pipeline(run: Trainable, features: Features | None) -> tf.data.Dataset | None:
-    examples = run.dataset.splits.get("validation")
-    if examples is None:
-        return None
-    examples = examples.take(examples.by_length)
-    return make_pipeline(
-        examples,
-        run.preprocessing,
-        global_batch_size=run.global_batch_size,
-        training=False,
-        replicas=run.n_replicas,
-        inputs_of=None if features is None else features.reader(examples, plain_view()),
-    )
-
-
 def _fit(
     run: Trainable,
     model: TrainingModel,
+    batches: tf.data.Dataset,
     stage: Stage,
     place: Place,
     folder: Path,
@@ -241,10 +153,10 @@ def _fit(
         built_in.append(health)
     try:
         history = model.fit(
-            training_pipeline(run, stage, place, _inputs_of(run, features)),
+            batches,
             epochs=stage.epochs,
             steps_per_epoch=plan.steps,
-            validation_data=_validation_pipeline(run, features),
+            validation_data=validation_pipeline(run, features),
             callbacks=[*built_in, *callbacks, display],
             shuffle=False,  # the pipeline has its own order
             verbose=0,

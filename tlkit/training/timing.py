@@ -11,8 +11,9 @@ from typing import Any
 from tlkit.plans import Stage
 from tlkit.training.cache.choice import CacheChoice
 from tlkit.training.cache.stage import choose_stage_cache, divide_stage
+from tlkit.training.compiling import compile_stage
 from tlkit.training.compute.choice import ComputeChoice, preview_compute
-from tlkit.training.stages import compile_stage, training_pipeline
+from tlkit.training.pipelines import training_pipeline
 from tlkit.training.trainable import Place, Trainable
 
 STEPS = 3
