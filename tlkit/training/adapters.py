@@ -80,9 +80,8 @@ def adapted(run: Trainable, stage: Stage) -> Iterator[Adapters | None]:
         with run.strategy.scope():
             merge(layers.values())
         for layer in layers_of(run.groups):
-            layer.trainable = (
-                False  # as what stood beside an adapter is; Keras skips what is set to what it is
-            )
+            # As what stood beside an adapter is: Keras skips what is set to what it is.
+            layer.trainable = False
 
 
 def layers_of(groups: Sequence[LayerGroup]) -> tuple[keras.layers.Layer, ...]:
