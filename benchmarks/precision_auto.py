@@ -49,9 +49,9 @@ def main() -> None:
 
 
 def measure_side(arguments: argparse.Namespace, backbone: str, setting: str) -> Answer:
-    from tlkit.training import compute_memory
     from tlkit.training.cache.stage import divide_stage
     from tlkit.training.compiling import compile_stage
+    from tlkit.training.compute import memory
     from tlkit.training.compute.choice import choose_compute
     from tlkit.training.compute.precision import Setting
     from tlkit.training.compute.trial import measure, trial_batches
@@ -60,7 +60,7 @@ def measure_side(arguments: argparse.Namespace, backbone: str, setting: str) -> 
     from tlkit.training.trainable import Place
     from tlkit.workflows.prepare import prepare
 
-    compute_memory.home = lambda: arguments.scratch / f"home-{backbone}"
+    memory.home = lambda: arguments.scratch / f"home-{backbone}"
     prepared = prepare(make_config(arguments, backbone, setting))
     run, (stage, *_) = prepared.trainable, prepared.stages
     apply_freeze(run.model, run.groups, stage, run.batch_norm)

@@ -130,10 +130,10 @@ def ratio(found: Found, side: str, name: str = "seconds", base: str = "tlkit") -
 
 def own_features(arguments: argparse.Namespace) -> Path:
     """Let tlkit store features in a folder of this repeat, which is empty at first."""
-    from tlkit.training import feature_choice
+    from tlkit.training.cache import choice
 
     folder: Path = arguments.scratch / "features"
-    feature_choice.features_folder = lambda: folder
+    choice.features_folder = lambda: folder
     return folder
 
 
