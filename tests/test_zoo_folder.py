@@ -268,11 +268,11 @@ def test_what_has_no_file_of_weights_says_why():
     scratch, preset = zoo.get("text_mlp"), zoo.get("bert_tiny_en_uncased")
     assert zoo.verify([scratch, preset]) == {
         "text_mlp": "from scratch",
-        "bert_tiny_en_uncased": "kept by KerasHub",
+        "bert_tiny_en_uncased": "not fetched",
     }
     with pytest.raises(FetchError, match="'text_mlp' is trained from scratch"):
         zoo.fetch_weights(scratch)
-    with pytest.raises(FetchError, match="are downloaded by KerasHub when the backbone is loaded"):
+    with pytest.raises(FetchError, match="KerasHub downloads them: tlkit zoo fetch bert_tiny_en_uncased"):
         zoo.fetch_weights(preset)
 
 
