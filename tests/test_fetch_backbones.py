@@ -176,6 +176,18 @@ def test_a_damaged_preset_is_fetched_again(tmp_path):
     assert zoo.verify([entry]) == {entry.name: "ok"}
 
 
+def test_a_file_name_that_cannot_be_hashed_is_damage_and_no_end_of_everything(tmp_path, capsys):
+    entry = zoo.get("bert_tiny_en_uncased")
+    kaggle_preset(tmp_path / "KAGGLEHUB_CACHE", entry, small_bert(), bert_tokenizer())
+    kept = fetch_backbone(entry)
+    (kept / "a\nb").touch()
+    assert main(["zoo", "verify"]) == 3
+    assert f"Damaged: {entry.name}." in capsys.readouterr().err
+    fetch_backbone(entry)
+    assert zoo.verify()[entry.name] == "ok"
+    assert not (kept / "a\nb").exists()
+
+
 def test_a_preset_that_tlkit_cannot_use_is_not_kept(tmp_path):
     whole = keras_hub.models.GPT2Backbone(
         vocabulary_size=7,

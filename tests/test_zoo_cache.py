@@ -137,6 +137,21 @@ def test_verify_hashes_what_tensorflow_hub_has_downloaded(index):
     assert zoo.verify([pinned]) == {"efficientnet_lite0": "damaged"}
 
 
+def test_a_saved_model_with_a_name_that_cannot_be_hashed_is_fetched_again(index, tmp_path, monkeypatch):
+    handle = "https://example.org/model/1"
+    theirs = tmp_path / "tfhub" / hub_folder(handle).parent.name
+    pins = [None, saved_model(theirs)]
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "tfhub"))
+    for pin in pins:
+        entry = hub_entry(handle, sha256=pin)
+        odd = fetch_saved_model(entry) / "a\nb"
+        odd.touch()
+        assert zoo.verify([entry, zoo.get("image_cnn")])[entry.name] == "damaged"
+        fetch_saved_model(entry)
+        assert not odd.exists()
+        assert zoo.verify([entry]) == {entry.name: "ok"}
+
+
 def test_verify_hashes_saved_models_of_the_users_own(index, tmp_path):
     digest = saved_model(tmp_path / "own")
     pinned = hub_entry(str(tmp_path / "own"), sha256=digest)
