@@ -45,12 +45,12 @@ def offline_with(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TLKIT_HOME", str(folder))
 
 
-def keras_weights(folder):
+def keras_weights(folder, sizes=SIZES):
     """The files of keras.applications.MobileNet, as Keras names and writes them; the weights are random."""
     keras.utils.set_random_seed(1)
     model = keras.applications.MobileNet(weights=None, include_top=False, input_shape=(224, 224, 3))
     folder.mkdir(parents=True)
-    for size in SIZES:
+    for size in sizes:
         with h5py.File(folder / f"mobilenet_1_0_{size}_tf_no_top.h5", "w") as file:
             legacy_h5_format.save_weights_to_hdf5_group(file, model)
     return model.get_weights()
@@ -134,6 +134,34 @@ def test_what_keras_has_downloaded_is_not_downloaded_again(tmp_path, monkeypatch
     assert [one.path for one in prune()] == [kept.parent]
 
 
+def test_without_a_network_the_weights_for_the_entry_s_own_size_are_enough(tmp_path, capfd):
+    entry = zoo.get("mobilenet")
+    keras_weights(tmp_path / "KERAS_HOME" / "models", sizes=(160, 224))
+    assert select(zoo.entries(), offline=True, source="keras") == (entry,)
+    assert main(["zoo", "fetch", "mobilenet", "--to", str(tmp_path / "stick")]) == 0
+    told = "".join(capfd.readouterr())
+    assert "mobilenet: its weights for pictures of 128, 192 pixels are not on this machine" in told
+    assert "Downloading" not in told
+    assert len(list((tmp_path / "stick").rglob("*.h5"))) == 2
+    for folder in (tmp_path / "KERAS_HOME", tmp_path / "TLKIT_HOME"):
+        next(folder.rglob("*_224_*.h5")).unlink()
+    assert select(zoo.entries(), cached=True) == ()
+    with pytest.raises(FetchError, match="MobileNet are not in the cache folder, nor in Keras's"):
+        fetch_backbone(entry)
+
+
+def test_damaged_keras_weights_are_called_damaged(tmp_path):
+    entry = zoo.get("mobilenet")
+    keras_weights(tmp_path / "KERAS_HOME" / "models", sizes=(224,))
+    kept = fetch_backbone(entry, print)
+    kept.write_bytes(b"damaged")
+    assert select([entry], offline=True) == (entry,), "Keras has them"
+    shutil.rmtree(tmp_path / "KERAS_HOME")
+    assert select([entry], offline=True) == ()
+    with pytest.raises(FetchError, match="MobileNet are damaged in the cache folder, not in Keras's"):
+        fetch_backbone(entry)
+
+
 def test_keras_weights_with_another_hash_than_keras_names_are_not_kept(tmp_path, monkeypatch):
     def download(url, target, report=None):
         Path(target).write_bytes(b"something else")
@@ -176,6 +204,21 @@ def test_a_damaged_preset_is_fetched_again(tmp_path):
     assert zoo.verify([entry]) == {entry.name: "ok"}
 
 
+def test_a_damaged_preset_does_not_work_offline_and_is_called_damaged(tmp_path, capsys):
+    entry = zoo.get("bert_tiny_en_uncased")
+    kaggle_preset(tmp_path / "KAGGLEHUB_CACHE", entry, small_bert(), bert_tokenizer())
+    (fetch_backbone(entry) / "model.weights.h5").write_bytes(b"damaged")
+    assert select([entry], offline=True) == (entry,), "KerasHub has it"
+    shutil.rmtree(tmp_path / "KAGGLEHUB_CACHE")
+    assert select([entry], offline=True) == ()
+    assert main(["zoo", "info", entry.name]) == 0
+    assert "damaged: true" in capsys.readouterr().out
+    with pytest.raises(
+        FetchError, match="bert_tiny_en_uncased is damaged in the cache folder, not in KerasHub"
+    ):
+        fetch_backbone(entry)
+
+
 def test_a_file_name_that_cannot_be_hashed_is_damage_and_no_end_of_everything(tmp_path, capsys):
     entry = zoo.get("bert_tiny_en_uncased")
     kaggle_preset(tmp_path / "KAGGLEHUB_CACHE", entry, small_bert(), bert_tokenizer())
@@ -201,7 +244,7 @@ def test_a_preset_that_tlkit_cannot_use_is_not_kept(tmp_path):
     source = KerasHubSource(kind="keras_hub", preset="gpt2_base_en")
     entry = entry.model_copy(update={"source": source})
     folder = kaggle_preset(tmp_path / "KAGGLEHUB_CACHE", entry, whole)
-    (folder / "model.weights.h5").unlink()  # it is not even asked for
+    (folder / "model.weights.h5").write_bytes(b"")  # it is not even asked for
     with pytest.raises(
         ConfigError, match="gpt2_base_en is a GPT2Backbone, which is not a backbone that tlkit"
     ):

@@ -1,10 +1,13 @@
 """Choosing entries, and finding what is on this machine without loading anything."""
 
+import json
+
 import pytest
 
 from tlkit import zoo
 from tlkit.errors import ConfigError
 from tlkit.zoo.filters import parse_count, select
+from tlkit.zoo.libraries import own_preset
 from tlkit.zoo.presence import kept_at, size_of, works_offline
 
 
@@ -51,6 +54,7 @@ def test_what_was_never_fetched_does_not_work_offline_but_what_has_no_weights_do
         ("weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5", {"mobilenet_v3_small"}),
         ("efficientnetv2-b0_notop.h5", {"efficientnet_v2_b0"}),
         ("resnet50_weights_tf_dim_ordering_tf_kernels.h5", set()),
+        ("mobilenet_1_0_128_tf_no_top.h5", set()),
     ],
 )
 def test_the_weights_that_keras_keeps_are_known_by_their_names(tmp_path, file, found):
@@ -59,21 +63,55 @@ def test_the_weights_that_keras_keeps_are_known_by_their_names(tmp_path, file, f
     assert names(cached=True) == found
 
 
+def kaggle_version(folder, number, *files):
+    """A version of a preset in kagglehub's cache: these files have arrived."""
+    for name in files:
+        mark = folder / ".complete" / number / f"{name}.complete"
+        for path in (folder / number / name, mark):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+    return folder / number
+
+
 def test_the_presets_that_keras_hub_keeps_are_known_by_their_names(tmp_path):
-    folder = (
-        tmp_path / "KAGGLEHUB_CACHE" / "models" / "keras" / "bert" / "keras" / "bert_tiny_en_uncased" / "3"
-    )
-    folder.mkdir(parents=True)
-    assert names(cached=True) == set(), "a download that broke off"
-    (folder / "config.json").write_text("{}")
+    folder = tmp_path / "KAGGLEHUB_CACHE" / "models" / "keras" / "bert" / "keras" / "bert_tiny_en_uncased"
+    kaggle_version(folder, "9", "config.json", "tokenizer.json", "assets/tokenizer/vocabulary.txt")
+    assert names(cached=True) == set(), "a download that broke off before the weights"
+    (folder / "9" / "model.weights.h5").write_text("the beginning")
+    assert names(cached=True) == set(), "or in the middle of them"
+    newest = kaggle_version(folder, "9", "model.weights.h5")
     assert names(cached=True) == {"bert_tiny_en_uncased"}
+    kaggle_version(folder, "8", "config.json", "model.weights.h5")
     entry = zoo.get("bert_tiny_en_uncased")
     address = "kaggle://keras/bert/keras/bert_tiny_en_uncased"
-    for preset in (address, f"{address}/3"):
+    for preset in (address, f"{address}/9"):
         source = entry.source.model_copy(update={"preset": preset})
-        assert kept_at(entry.model_copy(update={"source": source})) == folder
+        assert kept_at(entry.model_copy(update={"source": source})) == newest
     other = entry.source.model_copy(update={"preset": f"{address}/2"})
     assert not works_offline(entry.model_copy(update={"source": other}))
+    newest = kaggle_version(folder, "10", "config.json", "model.weights.h5")
+    assert kept_at(entry) == newest, "versions are numbers"
+
+
+def test_a_preset_of_hugging_face_is_known_when_all_of_it_is_there(tmp_path):
+    repository = tmp_path / "HF_HUB_CACHE" / "models--me--tiny"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    assert own_preset("hf://me/tiny") is None
+    (snapshot / "config.json").write_text("{}")
+    assert own_preset("hf://me/tiny") is None
+    index = {"weight_map": {"/a": ["model_0.weights.h5"], "/b": "model_1.weights.h5"}}
+    (snapshot / "model.weights.json").write_text(json.dumps(index))
+    (snapshot / "model_0.weights.h5").touch()
+    assert own_preset("hf://me/tiny") is None, "a part is missing"
+    (snapshot / "model_1.weights.h5").touch()
+    assert own_preset("hf://me/tiny") == snapshot
+    (snapshot / "model.weights.json").write_text("[1")
+    assert own_preset("hf://me/tiny") is None
+    (snapshot / "model.safetensors").touch()
+    assert own_preset("hf://me/tiny") == snapshot
 
 
 def test_what_is_there_has_a_size(tmp_path):

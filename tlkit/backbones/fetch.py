@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from pathlib import Path
 
 from tlkit import zoo
-from tlkit.backbones.keras_applications import SIZES_WITH_WEIGHTS
+from tlkit.backbones.keras_applications import SIZES_WITH_WEIGHTS, NotHereError
 from tlkit.backbones.keras_hub_fetch import fetch_preset
 from tlkit.backbones.load import load
 from tlkit.backbones.saved_model_fetch import fetch_saved_model
@@ -18,7 +20,8 @@ from tlkit.zoo.source import KerasHubSource, KerasSource
 
 def fetch_backbone(entry: ZooEntry | str, progress: Progress | None = None) -> Path:
     """The weights of a zoo entry, or of the one with that name, in the cache folder, with all that goes with
-    them: afterwards it loads without a network.
+    them: afterwards it loads without a network. Where downloads are forbidden, of what Keras has for several
+    sizes of pictures only the entry's own must be there already; which others are missing is told.
 
     What Keras, KerasHub and tensorflow-hub download, they download; of their own cache folders is taken what
     is there. Gives the file or folder, of several the first. Raises as `load` does.
@@ -32,8 +35,25 @@ def fetch_backbone(entry: ZooEntry | str, progress: Progress | None = None) -> P
     if isinstance(entry.source, KerasHubSource):
         return fetch_preset(entry.source.preset, progress)
     if isinstance(entry.source, KerasSource) and isinstance(entry.input, ImageInput):
-        # Which file it is, Keras says only when it builds the model.
-        application = entry.constructor.arguments.get("application") if entry.constructor else None
-        for size in SIZES_WITH_WEIGHTS.get(str(application), (entry.input.image_size,)):
-            load(entry, image_size=size)
+        _load_every_size(entry, entry.input.image_size, progress)
     return zoo.fetch_weights(entry, progress)
+
+
+def _load_every_size(entry: ZooEntry, own_size: int, progress: Progress | None) -> None:
+    """Have Keras put every file of an entry's weights into the cache folder; which ones there are, Keras says
+    only when it builds the model. Without a network those for the entry's own size are enough."""
+    application = entry.constructor.arguments.get("application") if entry.constructor else None
+    missing = []
+    for size in SIZES_WITH_WEIGHTS.get(str(application), (own_size,)):
+        try:
+            load(entry, image_size=size)
+        except NotHereError:
+            if size == own_size:
+                raise
+            missing.append(str(size))
+    if missing:
+        tell = progress or functools.partial(print, file=sys.stderr, flush=True)
+        tell(
+            f"{entry.name}: its weights for pictures of {', '.join(missing)} pixels are not on this machine, "
+            "and TLKIT_OFFLINE forbids downloads"
+        )

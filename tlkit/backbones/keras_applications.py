@@ -79,8 +79,16 @@ def _kept_weights(application: str) -> Iterator[None]:
     """Inside, Keras reads its weights from private copies of checked files of the cache folder."""
     download = file_utils.get_file
 
-    def fetched(scratch: Path, name: str, origin: str, options: dict[str, Any]) -> Path:
+    def fetched(target: Path, scratch: Path, origin: str, options: dict[str, Any]) -> Path:
+        name = target.name
         if not (keras_models() / name).is_file():
+            if offline():  # before Keras says that it downloads
+                there = (
+                    "damaged in the cache folder, not in"
+                    if target.exists()
+                    else "not in the cache folder, nor in"
+                )
+                raise _not_here(application, f"{there} Keras's")
             return Path(download(name, origin, **options, cache_dir=str(scratch)))
         found = download(name, origin, **options, cache_dir=str(keras_models().parent))
         hash_of_copy(Path(found), scratch / name)
@@ -90,7 +98,7 @@ def _kept_weights(application: str) -> Iterator[None]:
 
         def get_file(fname: str, origin: str, **options: Any) -> str:
             target = keras_file(application, fname, options.get("file_hash"))
-            kept = keep(target, None, lambda scratch: fetched(scratch, fname, origin, options))
+            kept = keep(target, None, lambda scratch: fetched(target, scratch, origin, options))
             copy = copies.enter_context(open_copy(kept, expected_hash(kept, None)))
             check_h5(copy, str(kept))
             return str(copy)
@@ -110,10 +118,7 @@ def _one_line_download_errors(application: str) -> Iterator[None]:
     try:
         yield
     except _OfflineError as error:
-        raise FetchError(
-            f"The weights of {application} are not in the cache folder, nor in Keras's, and TLKIT_OFFLINE "
-            "forbids downloads: unset it, or build with weights: none"
-        ) from error
+        raise _not_here(application, "damaged in Keras's cache folder") from error
     except Exception as error:
         # get_file raises bare Exceptions with these words; anything else is a mistake that must be seen.
         if not str(error).startswith(("URL fetch failure", "Incomplete or corrupted file")):
@@ -124,6 +129,17 @@ def _one_line_download_errors(application: str) -> Iterator[None]:
         ) from error
     finally:
         file_utils.urlretrieve = download
+
+
+class NotHereError(FetchError):
+    """Weights are not on this machine, and may not be downloaded."""
+
+
+def _not_here(application: str, where: str) -> NotHereError:
+    return NotHereError(
+        f"The weights of {application} are {where}, and TLKIT_OFFLINE forbids downloads: unset it, or build "
+        "with weights: none"
+    )
 
 
 class _OfflineError(Exception):

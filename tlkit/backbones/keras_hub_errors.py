@@ -11,6 +11,7 @@ from typing import Any
 from tlkit.backbones.keras_hub_check import checked_presets
 from tlkit.errors import ConfigError, FetchError
 from tlkit.zoo.cache import offline
+from tlkit.zoo.libraries import preset_folder
 
 
 @contextmanager
@@ -29,9 +30,11 @@ def preset_errors(preset: str) -> Iterator[None]:
             warnings.filterwarnings("ignore", message="Skipping nested container at '_operations_by_depth")
             yield
     except _OfflineError as error:
+        damaged = preset_folder(preset).exists()
+        where = "is damaged in the cache folder, not in" if damaged else "is not in the cache folder, nor in"
         raise FetchError(
-            f"The preset {preset} is not in the cache folder, nor in KerasHub's, and TLKIT_OFFLINE forbids "
-            "downloads: unset it, or build with weights: none"
+            f"The preset {preset} {where} KerasHub's, and TLKIT_OFFLINE forbids downloads: unset it, or "
+            "build with weights: none"
         ) from error
     except requests.RequestException as error:
         raise FetchError(

@@ -101,8 +101,9 @@ def _network(preset: str, scratch: Path) -> Iterator[None]:
 
     theirs = own_preset(preset)
     if offline() and theirs is None and preset.startswith(("hf://", "modelscope://", "gs://")):
+        there = "is damaged" if preset_folder(preset).exists() else "is not"
         raise FetchError(
-            f"The preset {preset} is not in the cache folder, and would be looked up on a network, which "
+            f"The preset {preset} {there} in the cache folder, and would be looked up on a network, which "
             "TLKIT_OFFLINE forbids"
         )
     before = os.environ.get("KAGGLEHUB_CACHE"), constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @click.option("--max-params", metavar="N", help="Most parameters, such as 5M.")
 @click.option("--license", "--licence", "license_", metavar="NAME", help="A part of the licence's name.")
 @click.option("--source", metavar="KIND", help="wheel, keras, keras_hub, hub, url, file or none.")
-@click.option("--offline", is_flag=True, help="Only what can be loaded now without a network.")
-@click.option("--cached", is_flag=True, help="Only what has its weights on this machine.")
+@click.option("--offline", is_flag=True, help="Only what can be loaded now without a network (reads it).")
+@click.option("--cached", is_flag=True, help="Only what has its weights on this machine, intact or not.")
 @json_option
 def list_entries(
     modality: str | None,
@@ -78,7 +78,7 @@ def info(name: str, groups: bool, as_json: bool) -> None:
     """Everything that is known about one backbone: source, licence, citation, reported figures, layer groups,
     the zoo file that it is from, and where its weights are on this machine."""
     from tlkit.config import to_yaml
-    from tlkit.zoo import get
+    from tlkit.zoo import get, verify
     from tlkit.zoo.presence import kept_at, size_of
     from tlkit.zoo.registry import file_of
 
@@ -89,6 +89,7 @@ def info(name: str, groups: bool, as_json: bool) -> None:
         "registry": str(file_of(name)),
         "kept_at": None if place is None else str(place),
         "kept_bytes": None if place is None else size_of(place),
+        "damaged": None if place is None else verify([entry])[name] == "damaged",
     }
     if groups:
         facts["group_params"] = _group_params(entry)

@@ -31,8 +31,8 @@ def select(
         max_params: Most.
         license: A part of the licence's name, in capitals or not.
         source: The kind of the source or of a mirror.
-        offline: It can be loaded now without a network.
-        cached: Its weights are on this machine.
+        offline: It can be loaded now without a network; reads what is in the cache folder.
+        cached: Its weights are on this machine, intact or not.
     """
     return tuple(
         entry

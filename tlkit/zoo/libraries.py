@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from tlkit.zoo.cache import home
-from tlkit.zoo.entry import TextInput, ZooEntry
+from tlkit.zoo.entry import ImageInput, TextInput, ZooEntry
 from tlkit.zoo.source import HubSource, KerasHubSource, KerasSource, Source
 
 Library = Literal["Keras", "KerasHub", "tensorflow-hub"]
@@ -62,6 +64,13 @@ def library_files(entry: ZooEntry) -> tuple[Path, ...]:
     return ()
 
 
+def fits_size(entry: ZooEntry, path: Path) -> bool:
+    """Whether `path` has weights for pictures of the entry's own size: a file of Keras may name another one,
+    as mobilenet_1_0_128_tf_no_top.h5 does."""
+    named = re.search(r"_(\d{2,3})_", path.name) if isinstance(entry.source, KerasSource) else None
+    return named is None or not isinstance(entry.input, ImageInput) or int(named[1]) == entry.input.image_size
+
+
 def library_slots(entry: ZooEntry) -> tuple[Path, ...]:
     """The folders of the cache folder that hold what a library downloads for an entry, and nothing else."""
     if isinstance(entry.source, KerasSource):
@@ -81,7 +90,7 @@ def own_place(entry: ZooEntry) -> Path | None:
     if isinstance(entry.source, KerasSource):
         # They are called resnet50_weights_…_notop.h5, weights_mobilenet_v3_small_…_no_top_v2.h5 and the like.
         wanted = re.compile(rf"(weights)?{re.escape(_application(entry).lower())}(?!v\d).*notop.*")
-        files = sorted(keras_models().glob("*.h5"))
+        files = [file for file in sorted(keras_models().glob("*.h5")) if fits_size(entry, file)]
         return next((file for file in files if wanted.fullmatch(_letters(file.stem))), None)
     if isinstance(entry.source, KerasHubSource):
         return own_preset(entry.source.preset)
@@ -94,19 +103,47 @@ def keras_models() -> Path:
 
 
 def own_preset(preset: str) -> Path | None:
-    """Where kagglehub or huggingface_hub have a preset, if they do."""
+    """Where kagglehub or huggingface_hub have a preset with its weights, if they do: the newest version."""
     scheme, _, address = preset.rpartition("://")
     if scheme == "hf":
         chosen = os.environ.get("HF_HUB_CACHE")
         hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
-        snapshots = (Path(chosen) if chosen else hub) / f"models--{address.replace('/', '--')}" / "snapshots"
-        return next(iter(sorted(snapshots.glob("*/"))), None)
+        repository = (Path(chosen) if chosen else hub) / f"models--{address.replace('/', '--')}"
+        newest = repository / "refs" / "main"
+        snapshot = repository / "snapshots" / (newest.read_text().strip() if newest.is_file() else "none")
+        return snapshot if _is_whole(snapshot, lambda name: (snapshot / name).is_file()) else None
     folder = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub") / "models"
     # A preset that KerasHub knows by name is a variation of that name.
     place = glob.escape(address) if scheme == "kaggle" else f"*/*/keras/{glob.escape(address)}"
-    versions = f"{place}/*/config.json" if place.count("/") == 3 else f"{place}/config.json"
-    found = sorted(folder.glob(versions))
-    return found[-1].parent if found else None
+    found = sorted(folder.glob(place if place.count("/") == 4 else f"{place}/*/"), key=_version)
+    return next((each for each in reversed(found) if _is_whole(each, _kaggle_files(each))), None)
+
+
+def _version(folder: Path) -> int:
+    return int(folder.name) if folder.name.isdecimal() else -1
+
+
+def _kaggle_files(folder: Path) -> Callable[[str], bool]:
+    """Whether kagglehub has all of a file of a preset: it marks beside the folder which ones it has."""
+    marks = folder.parent / ".complete" / folder.name
+    return lambda name: (folder / name).is_file() and (marks / f"{name}.complete").is_file()
+
+
+def _is_whole(folder: Path, has: Callable[[str], bool]) -> bool:
+    """Whether the folder of a preset holds its config and all files of its weights."""
+    if not has("config.json"):
+        return False
+    if has("model.weights.h5") or has("model.safetensors"):
+        return True
+    index = next(filter(has, ("model.weights.json", "model.safetensors.index.json")), None)
+    if index is None:
+        return False
+    try:
+        values = json.loads((folder / index).read_bytes())["weight_map"].values()
+        parts = {name for each in values for name in (each if isinstance(each, list) else [each])}
+        return all(has(name) for name in parts)
+    except (ValueError, LookupError, TypeError, AttributeError):  # it is no index
+        return False
 
 
 def own_saved_model(handle: str) -> Path | None:
