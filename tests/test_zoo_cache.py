@@ -9,6 +9,7 @@ import pytest
 
 from tlkit import zoo
 from tlkit.backbones.saved_model_fetch import fetch_saved_model
+from tlkit.cli import main
 from tlkit.errors import FetchError
 from tlkit.zoo.cache import note_of
 from tlkit.zoo.export import export_to
@@ -16,6 +17,7 @@ from tlkit.zoo.fetch import cached_path, fetch_source
 from tlkit.zoo.libraries import hub_folder
 from tlkit.zoo.pruning import prune
 from tlkit.zoo.source import FileSource, HubSource, WheelSource
+from tlkit.zoo.users_zoo import write_entry
 
 from wheels import make_wheel
 
@@ -241,6 +243,36 @@ def test_a_folder_for_a_machine_without_a_network_works_there(index, tmp_path, m
     for entry in entries:
         assert zoo.fetch_weights(entry) == copies[entry.name]
         assert copies[entry.name].read_bytes() == WEIGHTS
+
+
+def test_an_entry_of_one_s_own_is_known_on_the_other_machine(index, tmp_path, monkeypatch, capsys):
+    entry = entry_of(wheel(index, "one"), name="mine")
+    write_entry(tmp_path / "zoo.yaml", entry)
+    monkeypatch.setenv("TLKIT_ZOO", str(tmp_path / "zoo.yaml"))
+    stick = tmp_path / "stick"
+    for _ in range(2):
+        assert main(["zoo", "fetch", "mine", "image_cnn", "--to", str(stick)]) == 0
+    told = capsys.readouterr()
+    assert f"TLKIT_HOME={stick} TLKIT_OFFLINE=1 TLKIT_ZOO={stick}/model_zoo.yaml" in told.out
+    assert "image_cnn is trained from scratch: there are no weights to fetch" in told.err
+    monkeypatch.setenv("TLKIT_ZOO", str(stick / "model_zoo.yaml"))
+    monkeypatch.setenv("TLKIT_HOME", str(stick))
+    monkeypatch.setenv("TLKIT_OFFLINE", "1")
+    assert zoo.get("mine") == entry
+    assert zoo.fetch_weights(zoo.get("mine")).read_bytes() == WEIGHTS
+
+
+def test_nothing_is_copied_where_something_cannot_be(index, tmp_path, monkeypatch, capsys):
+    (tmp_path / "w.pth").write_bytes(WEIGHTS)
+    own = FileSource(kind="file", path=str(tmp_path / "w.pth"))
+    for entry in (entry_of(wheel(index, "one"), name="first"), entry_of(own, name="own")):
+        write_entry(tmp_path / "zoo.yaml", entry)
+    monkeypatch.setenv("TLKIT_ZOO", str(tmp_path / "zoo.yaml"))
+    assert main(["zoo", "fetch", "first", "own", "--to", str(tmp_path / "stick")]) == 2
+    assert "'own' is at" in capsys.readouterr().err
+    assert not (tmp_path / "stick").exists()
+    assert main(["zoo", "fetch", "first", "--to", ""]) == 2
+    assert "--to: name a folder, received ''" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_made_twice_is_mended(index, tmp_path):

@@ -13,7 +13,7 @@ from tlkit.cli.lazy import LazyGroup
 from tlkit.cli.options import json_option
 from tlkit.cli.output import print_facts, print_json, print_table
 from tlkit.cli.report import print_licence
-from tlkit.errors import DataCheckError, UnknownNameError
+from tlkit.errors import ConfigError, DataCheckError, UnknownNameError
 
 if TYPE_CHECKING:
     from tlkit.zoo import Pruned, SampleEntry, ZooEntry
@@ -44,15 +44,18 @@ def fetch(names: tuple[str, ...], folder: str | None, as_json: bool) -> None:
     """Download the weights of backbones, or sample data, into the cache folder.
 
     With --to, DIR becomes a cache folder of its own: where TLKIT_HOME names it, on a machine without a
-    network, nothing is downloaded.
+    network, nothing is downloaded. Entries of your own zoo file are written to DIR/model_zoo.yaml.
 
     \b
     tlkit zoo fetch efficientnet_lite0 elpv --to usb_stick/
     """
     from tlkit.zoo import export_to
+    from tlkit.zoo.export import exported_zoo
 
+    if folder is not None and not folder.strip():
+        raise ConfigError(f"--to: name a folder, received {folder!r}")
     chosen = [_find(name) for name in names]
-    fetched = {each.name: _fetch(each) for each in chosen}
+    fetched = {each.name: _fetch(each) for each in _with_weights(chosen)}
     if folder is not None:
         fetched = export_to(folder, chosen)
     if as_json:
@@ -60,7 +63,9 @@ def fetch(names: tuple[str, ...], folder: str | None, as_json: bool) -> None:
         return
     print_facts(fetched)
     if folder is not None:
-        click.echo(f"\nOn the other machine: export TLKIT_HOME={Path(folder).expanduser()} TLKIT_OFFLINE=1")
+        there, zoo_there = Path(folder).expanduser(), exported_zoo(folder)
+        named = f" TLKIT_ZOO={zoo_there}" if zoo_there.exists() else ""
+        click.echo(f"\nOn the other machine: export TLKIT_HOME={there} TLKIT_OFFLINE=1{named}")
 
 
 @zoo.command()
@@ -113,6 +118,15 @@ def _find(name: str) -> ZooEntry | SampleEntry:
     if name not in names:
         raise UnknownNameError("backbone or sample", name, names, see="tlkit zoo list")
     return get_sample(name) if name in sample_names else get(name)
+
+
+def _with_weights(chosen: list[ZooEntry | SampleEntry]) -> list[ZooEntry | SampleEntry]:
+    """Those that there is something to fetch of; all of them where there is none, which is an error."""
+    there = [each for each in chosen if each.source.kind != "none"]
+    for each in chosen if there else ():
+        if each not in there:
+            click.echo(f"{each.name} is trained from scratch: there are no weights to fetch", err=True)
+    return there or chosen
 
 
 def _fetch(chosen: ZooEntry | SampleEntry) -> Path:
