@@ -8,13 +8,12 @@ import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
 from tlkit.backbones.saved_model_endpoint import Endpoint, make_endpoint
 from tlkit.backbones.saved_model_scan import Findings, scan_saved_model
-from tlkit.errors import ConfigError, FetchError, StorageError
+from tlkit.errors import ConfigError, FetchError, StorageError, TlkitError
 from tlkit.zoo.hashing import hash_of_copy
 from tlkit.zoo.saved_model_files import is_trusted, remember_trust
 
@@ -64,7 +63,7 @@ def open_saved_model(folder: Path, sha256: str | None = None, *, trust: bool = F
                 f"The SavedModel {folder} is in the format of TensorFlow 1, which one device holds: use "
                 "--strategy cpu or gpu"
             )
-        endpoint = make_endpoint(_load(folder, copy, findings), has_objects=findings.has_objects)
+        endpoint = _load(folder, copy, findings)
     except BaseException:
         shutil.rmtree(copy.parent, ignore_errors=True)
         raise
@@ -104,15 +103,18 @@ def _require_harmless(folder: Path, findings: Findings, sha256: str, trust: bool
         )
 
 
-def _load(folder: Path, copy: Path, findings: Findings) -> Any:
+def _load(folder: Path, copy: Path, findings: Findings) -> Endpoint:
     if findings.unknown_operations:
         importlib.import_module("tensorflow_text")  # registers its operations
     try:
-        return tf.saved_model.load(str(copy), tags=_tags(copy, findings))
-    # A LookupError: of a file that ends too early.
-    except (tf.errors.OpError, ValueError, TypeError, LookupError, OSError, RuntimeError) as error:
+        loaded = tf.saved_model.load(str(copy), tags=_tags(copy, findings))
+        return make_endpoint(loaded, has_objects=findings.has_objects)
+    except (TlkitError, MemoryError):
+        raise
+    except Exception as error:  # whatever a file that somebody else wrote can make TensorFlow stumble over
         missing = ", ".join(findings.unknown_operations)
-        reason = " ".join(str(error).replace(str(copy), str(folder)).split())[:300]
+        text = " ".join(str(error).replace(str(copy), str(folder)).split()) or type(error).__name__
+        reason = "".join(letter for letter in text if letter.isprintable())[:300]
         hint = f" (it needs operations that TensorFlow lacks: {missing})" if missing else ""
         raise FetchError(f"The SavedModel {folder} cannot be loaded{hint}: {reason}") from error
 

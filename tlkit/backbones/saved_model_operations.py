@@ -3,8 +3,9 @@
 They make tensors of tensors, or change variables, tables and generators of random numbers of their own graph.
 None reads or writes files, runs Python or machine code that it brings along, talks to other processes, shows
 memory that it has not written, or ends the process. Not here, although they look it: `ImmutableConst` and
-`FixedUnigramCandidateSampler` (they read files), `Empty` (memory as it was), `InplaceUpdate` (other tensors'
-memory), `XlaCallModule` (a program in a string), all of tf.data (a model for inference needs none of it).
+`FixedUnigramCandidateSampler` (they read files), `Empty` and `FakeParam` (memory as it was; XLA's gradients
+of a branch have the latter, inference has none), `InplaceUpdate` (other tensors' memory), `XlaCallModule` (a
+program in a string), all of tf.data (a model for inference needs none of it).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 _ALLOWED = {
     "values and shapes": r"""
         BroadcastArgs BroadcastGradientArgs BroadcastTo Concat ConcatOffset Const Diag DiagPart EditDistance
-        EnsureShape ExpandDims FakeParam Fill Fingerprint Gather GatherNd GuaranteeConst Identity IdentityN
+        EnsureShape ExpandDims Fill Fingerprint Gather GatherNd GuaranteeConst Identity IdentityN
         InvertPermutation LinSpace ListDiff LowerBound UpperBound MirrorPad MirrorPadGrad NoOp OneHot OnesLike
         Pack Pad Parallel(Concat|DynamicStitch) Placeholder PlaceholderWithDefault PreventGradient Range Rank
         Reshape Reverse ReverseSequence Roll Scatter(Nd|NdNonAliasingAdd) Select Shape ShapeN Size Slice Split
