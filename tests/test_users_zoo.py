@@ -87,6 +87,32 @@ def test_a_broken_file_is_named(tmp_path):
         zoo.get("resnet50")
 
 
+def test_some_fields_of_a_shipped_entry_are_laid_over_it(tmp_path):
+    own = zoo.get("resnet50")
+    file = tmp_path / "model_zoo.yaml"
+    file.write_text("entries:\n  resnet50: {family: resnet, license: foo, input: {min_image_size: 64}}\n")
+    expected = own.model_copy(
+        update={"license": "foo", "input": own.input.model_copy(update={"min_image_size": 64})}
+    )
+    assert zoo.get("resnet50") == expected
+    write_entry(file, MINE)
+    assert read_zoo(file) == (expected, MINE)
+    write_entry(file, own.model_copy(update={"constructor": None}), overwrite=True)
+    assert zoo.get("resnet50").constructor is None, "with a source it is a whole entry"
+
+
+def test_an_entry_that_replaces_a_shipped_one_says_that_it_must_be_whole(tmp_path):
+    (tmp_path / "model_zoo.yaml").write_text("entries: {resnet50: {source: {kind: keras}, license: foo}}")
+    with pytest.raises(ConfigError, match="resnet50: with a source it replaces tlkit's own entry, and needs"):
+        zoo.entries()
+
+
+def test_an_entry_cannot_have_the_name_of_sample_data(tmp_path):
+    (tmp_path / "model_zoo.yaml").write_text("entries: {elpv: {}}")
+    with pytest.raises(ConfigError, match="elpv: is the name of sample data: choose another"):
+        zoo.entries()
+
+
 @pytest.mark.parametrize("text", ["", "# nothing yet\n"])
 def test_a_file_without_anything_is_a_zoo_of_nothing(tmp_path, text):
     (tmp_path / "model_zoo.yaml").write_text(text)

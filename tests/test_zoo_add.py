@@ -133,6 +133,8 @@ def test_mistakes_are_found_before_anything_is_loaded(monkeypatch, tmp_path):
             add_to_zoo(name, "nowhere")
     with pytest.raises(ConfigError, match="it begins references such as url:https://…#sha256=…"):
         add_to_zoo("url", "nowhere")
+    with pytest.raises(ConfigError, match="'elpv' is the name of sample data: choose another name"):
+        add_to_zoo("elpv", "nowhere", overwrite=True)
     with pytest.raises(ConfigError, match="scaling: unknown scaling 'x'"):
         add_to_zoo("a", "nowhere", scaling="x")
     Path("model_zoo.yaml").write_text("entries: {x: {params: many}}")

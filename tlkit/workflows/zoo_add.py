@@ -22,6 +22,7 @@ from tlkit.zoo import TextInput, ZooEntry
 from tlkit.zoo.entry import Tokenizer
 from tlkit.zoo.reference import FORMS, parse_reference, pinned
 from tlkit.zoo.registry import entries, read_zoo, users_zoo, zoo_file
+from tlkit.zoo.sample import SAMPLES
 from tlkit.zoo.saved_model_files import is_saved_model
 from tlkit.zoo.source import FileSource, HubSource, Source
 from tlkit.zoo.users_zoo import NEW_FILE, write_entry
@@ -120,6 +121,8 @@ def _file_for(name: str, overwrite: bool) -> Path:
         raise ConfigError(
             f"{name!r} cannot be a zoo name: letters, digits and _ - . +, beginning with a letter or a digit"
         )
+    if name in SAMPLES:
+        raise ConfigError(f"{name!r} is the name of sample data: choose another name")
     file = users_zoo()
     if file is None:
         raise ConfigError(

@@ -13,6 +13,7 @@ import yaml
 
 from tlkit.errors import ConfigError, InternalError, UnknownNameError
 from tlkit.zoo.entry import ZooEntry
+from tlkit.zoo.sample import SAMPLES
 from tlkit.zoo.yaml_limits import check_yaml
 
 MOST_GROUPS = 10_000
@@ -82,8 +83,10 @@ def read_zoo(path: Path) -> tuple[ZooEntry, ...]:
     """Parse and validate a zoo file: `families:` (shared fields) and `entries:` (the backbones).
 
     An entry that names a family starts from the family's fields. A mapping is merged with the family's key
-    by key, anything else replaces it. A layer group with `{i}` in its name stands for one group per block of
-    the constructor (see `expand_groups`). Raises ConfigError with every mistake that was found.
+    by key, anything else replaces it. In a file of the user's, an entry that has the name of one of tlkit's
+    own is laid over that in the same way if it has no `source`; else it stands in its place. A layer group
+    with `{i}` in its name stands for one group per block of the constructor (see `expand_groups`). Raises
+    ConfigError with every mistake that was found.
     """
     return parse_zoo(_text_of(path), path)
 
@@ -100,12 +103,20 @@ def parse_zoo(text: str, path: Path) -> tuple[ZooEntry, ...]:
         if not isinstance(fields, Mapping):
             mistakes.append(f"{name}: must be a mapping, received {fields!r}")
             continue
+        if name in SAMPLES:
+            mistakes.append(f"{name}: is the name of sample data: choose another")
+            continue
         family = fields.get("family")
         shared = families.get(family, {}) if isinstance(family, str) else {}
+        whole = merge(shared, fields)
+        below = shipped_fields(name) if path != zoo_file() else {}
         try:
-            read.append(ZooEntry.model_validate({**expand_groups(merge(shared, fields)), "name": name}))
+            whole = whole if "source" in whole else merge(below, whole)
+            read.append(ZooEntry.model_validate({**expand_groups(whole), "name": name}))
         except pydantic.ValidationError as error:
-            if isinstance(family, str) and family not in families:
+            if below and "source" in fields:
+                mistakes.append(f"{name}: with a source it replaces tlkit's own entry, and needs all fields")
+            elif isinstance(family, str) and family not in families and not below:
                 mistakes.append(f"{name}: this file's families have no {family!r} to take fields from")
             mistakes += [f"{name}.{_dotted(found['loc'])}: {found['msg']}" for found in error.errors()]
         except ConfigError as error:
@@ -163,6 +174,11 @@ def family_fields(name: str) -> dict[str, Any]:
     """The fields that the entries of a family share in tlkit's own zoo, as they are written there."""
     path = zoo_file()
     return dict(_mapping(_parse_yaml(_text_of(path), path), "families", path)[name])
+
+
+def shipped_fields(name: str) -> dict[str, Any]:
+    """The fields of tlkit's own entry called `name`; none where there is no such entry."""
+    return next((entry.to_dict() for entry in _own_entries() if entry.name == name), {})
 
 
 def zoo_file() -> Path:
