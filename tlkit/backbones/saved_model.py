@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -17,10 +15,15 @@ from tlkit.backbones.saved_model_describe import (
     picture_size,
     token_inputs,
 )
-from tlkit.backbones.saved_model_endpoint import Endpoint
 from tlkit.backbones.saved_model_fetch import fetch_saved_model
 from tlkit.backbones.saved_model_layer import SavedModelLayer
 from tlkit.backbones.saved_model_open import OpenedSavedModel, open_saved_model
+from tlkit.backbones.saved_model_outputs import (
+    choose_output,
+    choose_text_outputs,
+    describe_tensors,
+    require_features,
+)
 from tlkit.errors import ConfigError
 from tlkit.zoo.entry import ImageInput, TensorInput, TextInput, ZooEntry
 from tlkit.zoo.fetch import expected_hash_at
@@ -29,8 +32,6 @@ from tlkit.zoo.source import HubSource, Source
 
 LAYER = "saved_model"  # also the folder in a run
 PREPROCESSING_LAYER = "saved_model_preprocessing"
-VECTORS = ("default", "pooled_output", "pooled", "sentence_embedding", "output")
-SEQUENCES = ("sequence_output", "sequence", "last_hidden_state")
 
 
 def load_saved_model(entry: ZooEntry, *, image_size: int | None = None, trust: bool = False) -> Backbone:
@@ -80,7 +81,7 @@ def describe_saved_model(source: Source, name: str, *, trust: bool = False) -> Z
     entry = entry.model_copy(update={"modality": modality, "input": takes})
     n_params = sum(int(each.shape.num_elements()) for each in opened.endpoint.variables)
     if isinstance(takes, ImageInput):
-        _chosen_output(entry, opened.endpoint)  # now, not when it is used
+        choose_output(entry, opened.endpoint)  # now, not when it is used
     return _pinned(
         entry.model_copy(update={"params": n_params, "notes": notes_of(opened, takes)}), opened.sha256
     )
@@ -92,22 +93,25 @@ def _image_model(
     endpoint = opened.endpoint
     fixed = picture_size(endpoint)
     if fixed is False:
-        raise ConfigError(f"The SavedModel of {entry.name!r} does not take pictures: {_described(endpoint)}")
+        raise ConfigError(
+            f"The SavedModel of {entry.name!r} does not take pictures: {describe_tensors(endpoint)}"
+        )
     size = image_size or takes.image_size
     if fixed is not None and size != fixed:
         raise ConfigError(
             f"image_size {size} does not fit {entry.name!r}: its SavedModel takes {fixed} pixels only"
         )
-    name = _chosen_output(entry, endpoint)
+    name = choose_output(entry, endpoint)
     inputs = keras.Input((size, size, 3), name="pictures")
     given = SavedModelLayer(opened, outputs={"features": name}, name=LAYER)(inputs)["features"]
+    require_features(entry, endpoint, name, len(given.shape))  # now that a trial has told how many there are
     if len(given.shape) == 3:  # tokens (N, T, C)
         given = keras.ops.mean(given, axis=1)
     return keras.Model(inputs, given, name=entry.name)
 
 
 def _text_backbone(entry: ZooEntry, takes: TextInput, opened: OpenedSavedModel, trust: bool) -> Backbone:
-    features = _text_features(entry, opened.endpoint)
+    features = choose_text_outputs(entry, opened.endpoint)
     before: OpenedSavedModel | None = None
     if takes.preprocessing is not None:
         source = takes.preprocessing
@@ -137,7 +141,7 @@ def _token_model(entry: ZooEntry, layer: SavedModelLayer) -> keras.Model:
     names = token_inputs(layer.opened.endpoint)
     if names is None:
         raise ConfigError(
-            f"The SavedModel of {entry.name!r} takes no tokens: {_described(layer.opened.endpoint)}"
+            f"The SavedModel of {entry.name!r} takes no tokens: {describe_tensors(layer.opened.endpoint)}"
         )
     inputs = {own: keras.Input((None,), dtype="int32", name=own) for own in names}
     return keras.Model(inputs, layer({name: inputs[own] for own, name in names.items()}), name=entry.name)
@@ -166,72 +170,6 @@ def _tensor_model(entry: ZooEntry, opened: OpenedSavedModel) -> keras.Model:
         for name, spec in endpoint.inputs.items()
     }
     return keras.Model(inputs, SavedModelLayer(opened, name=LAYER)(inputs), name=entry.name)
-
-
-def _chosen_output(entry: ZooEntry, endpoint: Endpoint) -> str:
-    """The output that a backbone for pictures gives."""
-    wanted = entry.source.output if isinstance(entry.source, HubSource) else None
-    found = {
-        name: spec
-        for name, spec in endpoint.outputs.items()
-        if spec.dtype.is_floating and (spec.shape.rank is None or 2 <= spec.shape.rank <= 4)
-    }
-    if wanted is not None:
-        if wanted not in endpoint.outputs:
-            raise ConfigError(
-                f"The SavedModel of {entry.name!r} has no output {wanted!r}. It has: {_described(endpoint)}"
-            )
-        return wanted
-    if len(found) == 1 or "default" in found:
-        return "default" if "default" in found else next(iter(found))
-    for rank in (4, 2):
-        of_rank = [name for name, spec in found.items() if spec.shape.rank == rank]
-        if len(of_rank) == 1:
-            return of_rank[0]
-    raise ConfigError(
-        f"The SavedModel of {entry.name!r} gives several outputs: {_described(endpoint)}. "
-        "Name one: source.output in the entry, or hub:…#output=NAME"
-    )
-
-
-def _text_features(entry: ZooEntry, endpoint: Endpoint) -> dict[str, str]:
-    """`pooled` and `sequence`, where the SavedModel gives them."""
-    floats = {name: spec for name, spec in endpoint.outputs.items() if spec.dtype.is_floating}
-    by_rank = {rank: [name for name, spec in floats.items() if spec.shape.rank == rank] for rank in (2, 3)}
-    features = {
-        "sequence": _one_of(SEQUENCES, by_rank[3]),
-        "pooled": _one_of(VECTORS, by_rank[2]),
-    }
-    wanted = entry.source.output if isinstance(entry.source, HubSource) else None
-    if wanted is not None:
-        features = {
-            feature: wanted if wanted in by_rank[rank] else None
-            for feature, rank in (("sequence", 3), ("pooled", 2))
-        }
-    chosen = {feature: name for feature, name in features.items() if name is not None}
-    if not chosen:
-        raise ConfigError(
-            f"The SavedModel of {entry.name!r} gives no vectors of texts that are told apart: "
-            f"{_described(endpoint)}. Name one: source.output in the entry, or hub:…#output=NAME"
-        )
-    return chosen
-
-
-def _one_of(usual: tuple[str, ...], names: list[str]) -> str | None:
-    known = [name for name in usual if name in names]
-    if known:
-        return known[0]
-    return names[0] if len(names) == 1 else None
-
-
-def _described(endpoint: Endpoint) -> str:
-    def line(specs: Mapping[str, Any]) -> str:
-        return ", ".join(
-            f"{name} {spec.dtype.name}{list(spec.shape) if spec.shape.rank is not None else ''}"
-            for name, spec in specs.items()
-        )
-
-    return f"{line(endpoint.inputs)} → {line(endpoint.outputs)}"
 
 
 def _pinned(entry: ZooEntry, sha256: str) -> ZooEntry:

@@ -24,7 +24,8 @@ Modality = Literal["image", "text", "other"]
 
 
 def describe_input(opened: OpenedSavedModel) -> tuple[Modality, ImageInput | TextInput | TensorInput]:
-    """The modality of a SavedModel, and its entry's `input`. Raises ConfigError for a fixed batch size."""
+    """The modality of a SavedModel, and its entry's `input`. Raises ConfigError for a fixed batch size
+    and for a shape that is not told."""
     endpoint = opened.endpoint
     _require_open_batch(endpoint)
     size = picture_size(endpoint)
@@ -53,6 +54,12 @@ def describe_input(opened: OpenedSavedModel) -> tuple[Modality, ImageInput | Tex
             mask=length is None and "padding_mask" in tokens,
             segments="segment_ids" in tokens,
         )
+    for name, spec in endpoint.inputs.items():
+        if spec.shape.rank is None:
+            raise ConfigError(
+                f"The SavedModel does not say what shape its input {name!r} has ({spec.dtype.name}): save it "
+                "with one, such as tf.TensorSpec((None, 224, 224, 3))"
+            )
     return "other", TensorInput(
         shapes={name: tuple(spec.shape) for name, spec in endpoint.inputs.items()},
         dtypes={name: spec.dtype.name for name, spec in endpoint.inputs.items()},

@@ -27,7 +27,8 @@ class Endpoint:
     `inputs` and `outputs` are its tensors by name. `variables` are those that it computes with, in an order
     that is the same at every loading; `trainable` are those of them that training may change. `losses` are
     its regularisation losses, functions without arguments. `owner` is the loaded object: its variables and
-    tables live as long as it does. `graphs` are the concrete functions that may be called.
+    tables live as long as it does. `graphs` are the concrete functions that may be called. `not_dense` are
+    outputs that are something else than dense tensors (ragged, sparse): they are listed, never features.
     """
 
     inputs: dict[str, tf.TensorSpec]
@@ -37,6 +38,7 @@ class Endpoint:
     losses: tuple[Callable[[], tf.Tensor], ...]
     owner: Any
     graphs: tuple[Any, ...]
+    not_dense: dict[str, tf.TypeSpec]
     function: Callable[..., Any]
 
     def __call__(self, tensors: Mapping[str, Any], *, training: bool) -> Tensors:
@@ -110,6 +112,7 @@ def _callable_endpoint(loaded: Any) -> Endpoint | None:
         losses=tuple(each for each in getattr(loaded, "regularization_losses", ()) if callable(each)),
         owner=loaded,
         graphs=tuple(concrete),
+        not_dense=_not_dense(chosen.function.structured_outputs),
         function=call,
     )
 
@@ -136,6 +139,7 @@ def _signature_endpoint(loaded: Any, has_objects: bool) -> Endpoint:
         losses=(),
         owner=loaded,
         graphs=(function,),
+        not_dense=_not_dense(function.structured_outputs),
         function=lambda given, training: function(**given),
     )
 
@@ -229,7 +233,15 @@ def _specs(outputs: Any) -> dict[str, tf.TensorSpec]:
     return {
         name: tf.TensorSpec(spec.shape, spec.dtype, name)
         for name, spec in name_outputs(outputs).items()
-        if hasattr(spec, "shape") and hasattr(spec, "dtype")
+        if isinstance(spec, tf.TensorSpec | tf.Tensor)
+    }
+
+
+def _not_dense(outputs: Any) -> dict[str, tf.TypeSpec]:
+    return {
+        name: spec
+        for name, spec in name_outputs(outputs).items()
+        if isinstance(spec, tf.TypeSpec) and not isinstance(spec, tf.TensorSpec)
     }
 
 

@@ -26,8 +26,7 @@ def needed_variables(endpoint: Endpoint, names: Sequence[str]) -> frozenset[int]
 
 
 def _needed(function: Any, names: Sequence[str], variables: Iterable[tf.Variable]) -> set[int]:
-    flat = list(range(len(function.outputs)))
-    places = name_outputs(tf.nest.pack_sequence_as(function.structured_outputs, flat))
+    places = _places(function.structured_outputs)
     definition = function.function_def
     library = {each.signature.name: each for each in function.graph.as_graph_def().library.function}
     arguments = _Arguments(library)
@@ -40,6 +39,17 @@ def _needed(function: Any, names: Sequence[str], variables: Iterable[tf.Variable
         for place, outside in enumerate(captured, first)
         if place in used and id(outside) in ids
     }
+
+
+def _places(outputs: Any) -> dict[str, int]:
+    """At which of a function's flat outputs each named one starts: None is none of them, a ragged or a sparse
+    tensor is several."""
+    sizes = [
+        0 if each is None else len(tf.nest.flatten(each, expand_composites=True))
+        for each in tf.nest.flatten(outputs)
+    ]
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    return name_outputs(tf.nest.pack_sequence_as(outputs, starts))
 
 
 class _Arguments:
