@@ -1,8 +1,9 @@
 """Keras's optimizers with a rate and a past for every weight, and clipping that replicas agree on.
 
-Private Keras API is used here alone: `_get_variable_index`, `_trainable_variables`, `_backend_…` hooks
-(`_apply_weight_decay`, `_clip_gradients`, `_all_reduce_sum_gradients`), `_model_variables_moving_average` and
-Adafactor's `_r` and `_c`. Tried on Keras 3.12.0 and 3.15.1.
+Private Keras API is used here alone: `_get_variable_index`, `_trainable_variables` and their `…_indices` by
+`_var_key`, hooks (`_apply_weight_decay`, `_clip_gradients`, `_all_reduce_sum_gradients`,
+`_update_model_variables_moving_average`, `_overwrite_model_variables_with_average_value`),
+`_model_variables_moving_average` and Adafactor's `_r` and `_c`. Tried on Keras 3.12.0 and 3.15.1.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ else:
     Base = object
 
 UNDECAYED = re.compile("bias|gamma|beta")
+TWIN = "twin"
 AVERAGE = "average"  # what Keras calls the slot of a running average
+STEPPED = "float32"  # the dtype that steps are taken in: halves lose small ones, and their squares
 
 
 class StageOptimizer(Base):
@@ -35,6 +38,9 @@ class StageOptimizer(Base):
     - The bias correction of a weight counts that weight's own steps, `steps_before` this stage and in it.
       So one that carries its moments over goes on, and one that is new starts with steps no larger than at
       the beginning of a run.
+    - Every step is taken in float32. A weight of another dtype, as SavedModels have, has a twin in float32
+      that is trained, and is what the twin is rounded to. Keras computes with the weight's own dtype and the
+      head's at once, which fails, and in halves would divide by squares that have become 0.
 
     Args:
         multipliers: Path of a weight → share of the learning rate; 1 where there is none.
@@ -56,6 +62,13 @@ class StageOptimizer(Base):
         self.steps_before = self.add_variable((len(variables),), dtype="int64", name="steps_before")
         self.rates = self.add_variable((len(variables),), initializer="ones", name="rates")
         self.rates.assign([self._multipliers.get(variable.path, 1.0) for variable in variables])
+        self._twins: dict[int, keras.Variable] = {}
+        for index, variable in enumerate(variables):
+            if variable.dtype != STEPPED:
+                twin = self.add_variable_from_reference(variable, name=TWIN)
+                twin.assign(variable)
+                self._trainable_variables_indices[self._var_key(twin)] = index
+                self._twins[index] = twin
 
     @property
     def trained(self) -> list[keras.Variable]:
@@ -71,8 +84,13 @@ class StageOptimizer(Base):
         self, reference_variable: keras.Variable, name: str | None = None, initializer: Any = "zeros"
     ) -> keras.Variable:
         slot = super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
-        self.slots.append((reference_variable.path, name or "", slot))
+        if name != TWIN:
+            self.slots.append((reference_variable.path, name or "", slot))
         return slot
+
+    def add_variable(self, shape: Any, *args: Any, dtype: Any = None, **kwargs: Any) -> keras.Variable:
+        is_float = dtype is None or tf.as_dtype(dtype).is_floating
+        return super().add_variable(shape, *args, dtype=STEPPED if is_float else dtype, **kwargs)
 
     @property
     def iterations(self) -> Any:
@@ -82,9 +100,20 @@ class StageOptimizer(Base):
 
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
-        rate = tf.cast(learning_rate, variable.dtype) * tf.cast(self.rates[index], variable.dtype)
+        if index not in self._twins:
+            self._step(index, gradient, variable, learning_rate)
+            return
+        twin = self._twins[index].value
+        # Where the weight was set by something else (averages, an earlier epoch), the twin follows it.
+        is_kept = tf.cast(twin, variable.dtype) == variable
+        twin.assign(tf.where(is_kept, twin, tf.cast(variable, STEPPED)))
+        self._step(index, gradient, twin, learning_rate)
+        variable.assign(tf.cast(twin, variable.dtype))
+
+    def _step(self, index: int, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
+        rate = tf.cast(learning_rate, STEPPED) * self.rates[index]
         if self.weight_decay and self._decays[index]:
-            variable.assign_sub(variable * tf.cast(self.weight_decay, variable.dtype) * rate)
+            variable.assign_sub(variable * tf.cast(self.weight_decay, STEPPED) * rate)
         self._offset = self.steps_before[index]
         try:
             super().update_step(gradient, variable, rate)
@@ -98,11 +127,24 @@ class StageOptimizer(Base):
         return gradients
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[tuple[Any, Any]]:
-        reduced = super()._all_reduce_sum_gradients(grads_and_vars)
+        cast = [
+            (None if gradient is None else tf.cast(gradient, STEPPED), weight)
+            for gradient, weight in grads_and_vars
+        ]
+        reduced = super()._all_reduce_sum_gradients(cast)
         gradients, variables = zip(*reduced, strict=True)
         summed = [_sum_rows(gradient) for gradient in gradients]
         clipped = super()._clip_gradients(summed)
         return list(zip(clipped, variables, strict=True))
+
+    def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
+        super()._update_model_variables_moving_average(
+            [self._twins.get(index, variable) for index, variable in enumerate(trainable_variables)]
+        )
+
+    def _overwrite_model_variables_with_average_value(self, trainable_variables: Any) -> None:
+        for variable, average in zip(trainable_variables, self.averages, strict=True):
+            variable.assign(average)  # Keras rounds to the dtype of the variable here, and there not
 
 
 @keras.saving.register_keras_serializable("tlkit")
