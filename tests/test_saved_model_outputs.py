@@ -132,3 +132,23 @@ def test_an_input_of_unknown_rank_is_one_line(tmp_path):
     path = save(tmp_path / "saved", lambda features, means: features, tf.TensorSpec(None, tf.float32))
     with pytest.raises(ConfigError, match=r"does not say what shape its input 'x' has \(float32\)"):
         backbone_of(path)
+
+
+def test_of_several_signatures_the_message_says_how_to_choose_one(tmp_path):
+    module = tf.Module()
+    module.weight = tf.Variable(tf.random.stateless_normal((3, 6), (1, 2)))
+    encode = tf.function(lambda x: {"vectors": vectors_of(x) @ module.weight}, input_signature=[PICTURES])
+    classify = tf.function(lambda x: {"means": vectors_of(x)}, input_signature=[PICTURES])
+    module.encode, module.classify = encode, classify
+    tf.saved_model.save(module, str(tmp_path / "two"), signatures={"encode": encode, "classify": classify})
+    with pytest.raises(ConfigError, match="has the signatures classify, encode, .*'serving_default': model"):
+        backbone_of(tmp_path / "two")
+    model = tf.saved_model.load(str(tmp_path / "two"))  # as the message says
+    chosen = {"serving_default": model.signatures["encode"]}
+    tf.saved_model.save(model, str(tmp_path / "one"), signatures=chosen)
+    backbone = backbone_of(tmp_path / "one")
+    assert backbone.model(pictures(2, 8)).shape == (2, 6)
+    assert len(backbone.model.trainable_variables) == 1
+    tf.saved_model.save(module, str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="neither be called nor has it a signature: save it with one"):
+        backbone_of(tmp_path / "none")

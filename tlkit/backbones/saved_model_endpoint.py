@@ -122,10 +122,18 @@ def _signature_endpoint(loaded: Any, has_objects: bool) -> Endpoint:
     name = next((each for each in SIGNATURES if each in signatures), None)
     if name is None and len(signatures) == 1:
         name = next(iter(signatures))
+    if name is None and signatures:
+        one = sorted(signatures)[0]
+        raise ConfigError(
+            f"The SavedModel has the signatures {', '.join(sorted(signatures))}, and does not say which one "
+            "answers: none is called serving_default. Save it again with the one that you want, such as "
+            "model = tf.saved_model.load(FOLDER); tf.saved_model.save(model, NEW_FOLDER, "
+            f"signatures={{'serving_default': model.signatures[{one!r}]}})"
+        )
     if name is None:
         raise ConfigError(
-            "The SavedModel can neither be called nor has it a signature 'serving_default'. It has: "
-            f"{', '.join(sorted(signatures)) or 'none'}"
+            "The SavedModel can neither be called nor has it a signature: save it with one, "
+            "tf.saved_model.save(model, FOLDER, signatures={'serving_default': …})"
         )
     function = signatures[name]
     if has_objects:
