@@ -116,6 +116,34 @@ def test_a_saver_that_something_else_could_call_is_refused(edit, folders, tmp_pa
     )
 
 
+def test_a_function_with_the_name_of_an_operation_is_refused(folders, tmp_path):
+    """TensorFlow takes every node of this operation for a call of the function."""
+
+    def edit(graph: Any) -> None:
+        graph.graph_def.library.function.add().signature.name = "Identity"
+
+    check_refused(edited(folders["plain"], tmp_path / "m", edit), "holds a function of the name Identity,")
+
+
+def test_functions_are_those_of_the_saved_model(folders, tmp_path):
+    """A name that the file does not have could be that of any function that was loaded before."""
+
+    def edit(graph: Any) -> None:
+        called = function_of(graph, "__call__")
+        node = add_node(called, "NoOp", "nothing")
+        node.attr["f"].func.name = called.signature.name
+        node.attr["f"].func.attr["g"].func.name = "__inference__traced_save_123456"
+
+    check_refused(edited(folders["plain"], tmp_path / "m", edit), "NoOp of a function that is not in it,")
+
+
+def _more_is_bound_than_taken(graph: Any) -> None:
+    """TensorFlow binds the first ones then, and not the last."""
+    function = function_of(graph, "initializer")
+    bound = graph.object_graph_def.concrete_functions[function.signature.name].bound_inputs
+    bound[:] = [0, *bound]
+
+
 def _table_is_never_called(graph: Any) -> None:
     uncalled = graph.graph_def.library.function.add()
     uncalled.signature.name = "uncalled"
@@ -130,7 +158,7 @@ def _asset_has_another_path(graph: Any) -> None:
     asset.children.add(local_name="_path", node_id=0)
 
 
-@pytest.mark.parametrize("edit", [_table_is_never_called, _asset_has_another_path])
+@pytest.mark.parametrize("edit", [_more_is_bound_than_taken, _table_is_never_called, _asset_has_another_path])
 def test_a_table_of_a_file_that_may_be_any_is_refused(edit, folders, tmp_path):
     path = edited(folders["table"], tmp_path / "m", edit)
     check_refused(path, "InitializeTableFromTextFileV2 of a file that is no asset")

@@ -138,8 +138,9 @@ def _is_bound_to_an_asset(graph: Graph, function: str, place: int) -> bool:
     if function not in objects.concrete_functions:
         return False
     bound = list(objects.concrete_functions[function].bound_inputs)
-    number = place - (len(graph.functions[function].signature.input_arg) - len(bound))
-    if not (0 <= number < len(bound) and 0 <= bound[number] < len(objects.nodes)):
+    first_bound = len(graph.functions[function].signature.input_arg) - len(bound)
+    number = place - first_bound
+    if not (first_bound >= 0 and 0 <= number < len(bound) and 0 <= bound[number] < len(objects.nodes)):
         return False
     node = objects.nodes[bound[number]]
     # A child of it would be set as an attribute: `_path` is the name of the file.

@@ -108,6 +108,17 @@ def node_of(tensor: str) -> str:
     return tensor.removeprefix("^").split(":")[0]
 
 
+def functions_in(node: Any) -> set[str]:
+    """The functions that the attributes of a node have, those that are handed on to others too."""
+    names, waiting = set(), list(node.attr.values())
+    while waiting:
+        value = waiting.pop()
+        for function in (value.func, *value.list.func):
+            names |= {function.name} - {""}
+            waiting += function.attr.values()
+    return names
+
+
 def stands_in(function: str, content: bytes) -> bool:
     """Whether any text in a serialised message is this name, whatever the text is for."""
     field = attr_value_pb2.NameAttrList(name=function).SerializeToString()

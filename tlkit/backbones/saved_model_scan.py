@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry  # private: `tf.raw_ops` leaves some operations out
 
 from tlkit.backbones.saved_model_excuses import is_of_an_asset, is_saver
-from tlkit.backbones.saved_model_graph import Graph
+from tlkit.backbones.saved_model_graph import Graph, functions_in
 from tlkit.backbones.saved_model_operations import is_pure, without_version
 from tlkit.errors import FetchError
 from tlkit.zoo.saved_model_files import GRAPH_FILE
@@ -66,7 +66,12 @@ def _suspicious(graph: Graph) -> Iterator[str]:
         parts = Path(definition.filename).parts
         if ".." in parts or definition.filename.startswith(("/", "~")) or "://" in definition.filename:
             yield f"an asset outside its folder ({definition.filename!r})"
+    for name in graph.functions:
+        if op_def_registry.get(name) is not None:  # TensorFlow would call it wherever the operation stands
+            yield f"a function of the name {name}"
     for owner, node in graph:
+        if not graph.functions.keys() >= functions_in(node):  # it could be any that this process has
+            yield f"{node.op} of a function that is not in it"
         if not is_pure(node.op) and not _calls_a_function(graph, node):
             yield from _reason(graph, owner, node)
 
