@@ -158,7 +158,15 @@ def _asset_has_another_path(graph: Any) -> None:
     asset.children.add(local_name="_path", node_id=0)
 
 
-@pytest.mark.parametrize("edit", [_more_is_bound_than_taken, _table_is_never_called, _asset_has_another_path])
+def _asset_is_a_constant(graph: Any) -> None:
+    objects = graph.object_graph_def.nodes
+    asset = next(each for each in objects if each.WhichOneof("kind") == "asset")
+    asset.registered_name = "tf.TrackableConstant"
+
+
+@pytest.mark.parametrize(
+    "edit", [_asset_is_a_constant, _more_is_bound_than_taken, _table_is_never_called, _asset_has_another_path]
+)
 def test_a_table_of_a_file_that_may_be_any_is_refused(edit, folders, tmp_path):
     path = edited(folders["table"], tmp_path / "m", edit)
     check_refused(path, "InitializeTableFromTextFileV2 of a file that is no asset")

@@ -143,8 +143,9 @@ def _is_bound_to_an_asset(graph: Graph, function: str, place: int) -> bool:
     if not (first_bound >= 0 and 0 <= number < len(bound) and 0 <= bound[number] < len(objects.nodes)):
         return False
     node = objects.nodes[bound[number]]
-    # A child of it would be set as an attribute: `_path` is the name of the file.
-    return node.WhichOneof("kind") == "asset" and not node.children
+    # A child of it would be set as an attribute, and `_path` is the name of the file; with a registered name
+    # it would be an object of that class.
+    return node.WhichOneof("kind") == "asset" and not node.children and not node.registered_name
 
 
 def _input(node: Any, place: int) -> str:
