@@ -198,3 +198,59 @@ def test_more_than_the_disk_has_is_refused_before(monkeypatch):
         StorageError, match="11 bytes of features need more room than the 10 bytes that are free"
     ):
         make_room(11, 10**9)
+
+
+def test_rows_that_were_not_written_whole_are_not_there(monkeypatch):
+    table = disk()
+    add(table, [1], [3])
+    write = DiskTable._write
+
+    def fill_the_disk(self, arrays, count):
+        write(self, [*arrays[:1], arrays[1][:0]], count)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(DiskTable, "_write", fill_the_disk)
+    with pytest.raises(StorageError, match="No space left"):
+        add(table, [2], [2])
+    monkeypatch.setattr(DiskTable, "_write", write)
+    for opened in (table, disk()):
+        assert content(opened) == expected([1], [3])
+        add(opened, [3], [1])
+        assert content(opened) == expected([1, 3], [3, 1])
+
+
+@pytest.mark.parametrize("file", ["index.npz", "about.json"])
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"PK\x03\x04 and nothing else", b"null"])
+def test_an_index_that_cannot_be_read_is_begun_anew(file, damaged):
+    add(disk(), [1], [2])
+    (folder() / file).write_bytes(damaged)
+    table = disk()
+    assert content(table) == {}
+    add(table, [2], [2])
+    assert content(disk()) == expected([2], [2])
+
+
+def test_every_half_of_an_index_is_noticed():
+    add(disk(), [1, 2], [2, 1])
+    whole = (folder() / "index.npz").read_bytes()
+    for size in range(0, len(whole), 97):
+        (folder() / "index.npz").write_bytes(whole[:size])
+        assert content(disk()) == {}
+
+
+def test_a_table_is_not_removed_under_another_that_fills_it():
+    first, second = disk(), disk()
+    add(first, [1], [2])
+    second.leave()
+    assert content(first) == expected([1], [2])
+
+
+def test_what_does_not_fit_removes_nothing():
+    table = disk("one")
+    add(table, [1], [2])
+    table.leave()
+    with pytest.raises(StorageError, match="do not fit below the limit"):
+        make_room(10**6, 1000)
+    assert [table.key for table in stored_tables()] == ["one"]
+    make_room(0, 0)
+    assert [table.key for table in stored_tables()] == ["one"]

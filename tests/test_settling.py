@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from test_feature_cache import EXACT, cached_run
@@ -52,6 +53,37 @@ def test_settled_groups_freeze_and_their_features_are_read(tmp_path):
     assert [record.cache["mode"] for record in trained.records] == ["off", *["disk"] * (len(counts) - 1)]
     assert all(record.frozen_unchanged for record in trained.records)
     assert list(trained.history["stage"].unique()) == [record.name for record in trained.records]
+
+
+def test_an_epoch_of_one_step_at_a_rate_of_nothing_settles_nothing(tmp_path):
+    run = cached_run(EXACT, n=8, batch_size=8)
+    stage = Stage("all", "all", 3, 0.01, auto_freeze=99.0, schedule="linear")
+    trained = train_stages(run, [stage], tmp_path)
+    assert sum(record.epochs_run for record in trained.records) == 3
+
+
+def test_what_follows_begins_with_the_last_weights_and_not_with_the_best(tmp_path):
+    run = cached_run(EXACT)
+    seen = []
+
+    class Weights(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append(("begin", [weight.numpy() for weight in run.model.weights]))
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(("end", [weight.numpy() for weight in run.model.weights]))
+
+    stage = Stage("all", "all", 5, 0.5, patience=5, auto_freeze=80.0)
+    trained = train_stages(run, [stage], tmp_path, [Weights()])
+    assert len(trained.records) > 1
+    for (_, end), (_, begin) in zip(seen[1:-1:2], seen[2::2], strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(end, begin, strict=True))
+
+
+def test_a_part_has_a_name_of_its_own():
+    stage = Stage("top3", 3, 5, 0.1)
+    assert stage.named_unlike(["top3", "all", "top3_2"]).name == "top3_3"
+    assert stage.named_unlike(["all"]) == stage
 
 
 def test_the_schedule_goes_on_where_a_stage_was_cut():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -94,6 +95,12 @@ class Stage:
             epochs=self.epochs - epochs_run,
             epochs_before=self.epochs_before + epochs_run,
         )
+
+    def named_unlike(self, taken: Iterable[str]) -> Stage:
+        """This stage, under a name that no other has."""
+        names = set(taken)
+        candidates = itertools.chain([self.name], (f"{self.name}_{number}" for number in itertools.count(2)))
+        return replace(self, name=next(name for name in candidates if name not in names))
 
     def rates(self, group_names: Sequence[str]) -> dict[str, float]:
         """The peak rate of every layer group and of `head`; what is frozen has one, too.

@@ -1,7 +1,7 @@
 """Stored activations at the boundary between frozen and trained layers: one table for each boundary."""
 
 from tlkit.features.columns import Column, ColumnSpec
-from tlkit.features.folder import StoredTable, clear, features_folder, make_room, stored_tables
+from tlkit.features.folder import StoredTable, clear, features_folder, find_room, make_room, stored_tables
 from tlkit.features.table import ALIGNMENT, DiskTable, FeatureTable, MemoryTable
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "StoredTable",
     "clear",
     "features_folder",
+    "find_room",
     "make_room",
     "stored_tables",
 ]

@@ -57,15 +57,24 @@ def make_room(needed: int, limit: int, keep: Path | None = None) -> None:
     `keep` is not removed, nor what a process has open.
 
     Raises:
-        StorageError: There is not enough room, on the disk or below the limit.
+        StorageError: There is not enough room, on the disk or below the limit. Nothing was removed.
     """
+    for table in find_room(needed, limit, keep):
+        shutil.rmtree(table.path, ignore_errors=True)
+
+
+def find_room(needed: int, limit: int, keep: Path | None = None) -> list[StoredTable]:
+    """The tables that `make_room` would remove. Raises what it raises."""
+    if not needed:
+        return []
     tables = stored_tables()
     total = sum(table.size for table in tables)
+    gone = []
     for table in tables:
         if total + needed <= limit:
             break
         if table.path != keep and not table.in_use:
-            shutil.rmtree(table.path, ignore_errors=True)
+            gone.append(table)
             total -= table.size
     if total + needed > limit:
         raise StorageError(
@@ -81,11 +90,13 @@ def make_room(needed: int, limit: int, keep: Path | None = None) -> None:
             f"The feature cache {folder} cannot be used: {error.strerror or error}. "
             "Set TLKIT_HOME to another folder, or use cache.mode=memory or off"
         ) from error
+    free += sum(table.size for table in gone)
     if free < needed:
         raise StorageError(
             f"{needed:,} bytes of features need more room than the {free:,} bytes that are free at {folder}. "
             "Set TLKIT_HOME to another folder, or use cache.mode=off"
         )
+    return gone
 
 
 def clear() -> tuple[int, int]:

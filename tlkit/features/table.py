@@ -20,10 +20,12 @@ import numpy.typing as npt
 
 from tlkit.errors import StorageError
 from tlkit.features.columns import Column, ColumnSpec, make_column
+from tlkit.progress import make_console
 from tlkit.results.writing import write_json, write_npz
 
 VERSION = 1
 ID_BYTES = 16
+PATIENCE = 2  # seconds, after which it is said what is waited for
 SEGMENT_BYTES = 64 * 2**20
 ALIGNMENT = 64  # TensorFlow ends the process over a tensor that begins anywhere else
 ABOUT, INDEX, LOCK, USERS = "about.json", "index.npz", ".lock", "users"
@@ -51,11 +53,12 @@ class FeatureTable(ABC):
 
     def add(self, ids: Sequence[bytes], arrays: Sequence[npt.NDArray[Any]], lengths: Lengths) -> None:
         """Add rows. An array for each column: (rows, *shape), or its elements, one row after the other."""
+        self._write([np.ascontiguousarray(array) for array in arrays], len(ids))
         for each in ids:
             self._row_of[each] = len(self._row_of)
         for axis, sizes in self._lengths.items():
             sizes.append(lengths[axis].astype(np.int32))
-        self._write([np.ascontiguousarray(array) for array in arrays])
+        self._added()
 
     def columns(self) -> list[Column]:
         """Every column, with the rows that there are now."""
@@ -78,7 +81,11 @@ class FeatureTable(ABC):
         """Give back memory that holds what the disk has, too."""
 
     @abstractmethod
-    def _write(self, arrays: list[npt.NDArray[Any]]) -> None: ...
+    def _added(self) -> None:
+        """After values, ids and lengths of some rows."""
+
+    @abstractmethod
+    def _write(self, arrays: list[npt.NDArray[Any]], count: int) -> None: ...
 
     @abstractmethod
     def _values(self, place: int) -> npt.NDArray[Any]: ...
@@ -97,7 +104,11 @@ class MemoryTable(FeatureTable):
     def release(self) -> None:
         """There is no other copy."""
 
-    def _write(self, arrays: list[npt.NDArray[Any]]) -> None:
+    def _added(self) -> None:
+        """They are where they stay."""
+
+    def _write(self, arrays: list[npt.NDArray[Any]], count: int) -> None:
+        del count
         for chunks, array in zip(self._chunks, arrays, strict=True):
             chunks.append(array.reshape(-1))
 
@@ -125,13 +136,16 @@ class DiskTable(FeatureTable):
             (folder / USERS).mkdir(parents=True, exist_ok=True)
             self._user = filelock.FileLock(folder / USERS / f"{os.getpid()}-{id(self)}")
             self._user.acquire()
-            with filelock.FileLock(folder / LOCK):
+            with self._locked():
                 self._open()
 
     @contextmanager
     def filling(self) -> Iterator[None]:
-        with _storage_errors(self.folder), filelock.FileLock(self.folder / LOCK):
-            self._read_index()  # another process may have added rows
+        with _storage_errors(self.folder), self._locked():
+            try:
+                self._read_index()  # another process may have added rows
+            except Exception:
+                self._begin()
             for path, size in zip(self._files, self._ends[-1][1:], strict=True):
                 os.truncate(path, size)
             self._handles = [path.open("ab") for path in self._files]
@@ -143,6 +157,7 @@ class DiskTable(FeatureTable):
                 for handle in self._handles:
                     with suppress(OSError):
                         handle.close()
+                self._read_index()  # what could not be entered is not there
 
     def release(self) -> None:
         for each in self._maps:
@@ -153,8 +168,22 @@ class DiskTable(FeatureTable):
         self._user.release(force=True)
         with suppress(OSError):
             Path(self._user.lock_file).unlink()
-        if not len(self):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError, filelock.Timeout), filelock.FileLock(self.folder / LOCK, timeout=0):
+            if not (self.folder / INDEX).exists() and not any((self.folder / USERS).iterdir()):
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = filelock.FileLock(self.folder / LOCK)
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except filelock.Timeout:
+            make_console().print("Another process stores the same features: waiting for it.", highlight=False)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _open(self) -> None:
         try:
@@ -167,7 +196,7 @@ class DiskTable(FeatureTable):
                 self._check()
                 os.utime(self.folder / ABOUT)
                 return
-        except (OSError, ValueError, KeyError, zlib.error):
+        except Exception:  # a damaged file does all kinds of things to what reads it
             pass
         self._begin()
 
@@ -191,16 +220,20 @@ class DiskTable(FeatureTable):
             self._ends = np.zeros((1, 1 + len(self.specs)), np.int64)
             self._sums = np.zeros((0, len(self.specs)), np.uint32)
         else:
-            with np.load(self.folder / INDEX, allow_pickle=False) as index:
+            # Opened here, because numpy leaves open what it cannot read.
+            with (self.folder / INDEX).open("rb") as file, np.load(file, allow_pickle=False) as index:
                 ids, self._ends, self._sums = index["ids"], index["ends"], index["sums"]
                 for axis, sizes in self._lengths.items():
                     sizes.append(index[f"lengths_{axis}"])
         self._row_of = {row.tobytes(): place for place, row in enumerate(ids)}
-        self._written = self._ends[-1].copy()
-        self._since = np.zeros(len(self.specs), np.uint32)
+        self._written = self._ends[-1].copy(), np.zeros(len(self.specs), np.uint32)
 
     def _check(self) -> None:
         """Raise ValueError where a file does not hold what the index says."""
+        counts = {axis: sum(int(sizes.sum()) for sizes in each) for axis, each in self._lengths.items()}
+        for spec, end in zip(self.specs, self._ends[-1][1:], strict=True):
+            if end != spec.bytes_each * (counts[spec.axis] if spec.axis else len(self)):
+                raise ValueError(f"{self.folder / INDEX} does not belong to its files")
         for place, path in enumerate(self._files):
             with path.open("rb") as file:
                 for number, (begin, end) in enumerate(zip(self._ends[:-1], self._ends[1:], strict=True)):
@@ -211,28 +244,35 @@ class DiskTable(FeatureTable):
                     ):
                         raise ValueError(f"{path} is damaged")
 
-    def _write(self, arrays: list[npt.NDArray[Any]]) -> None:
+    def _write(self, arrays: list[npt.NDArray[Any]], count: int) -> None:
+        ends, sums = (part.copy() for part in self._written)
         for place, (handle, array) in enumerate(zip(self._handles, arrays, strict=True)):
             data = array.tobytes()
             handle.write(data)
-            self._since[place] = zlib.crc32(data, int(self._since[place]))
-            self._written[place + 1] += len(data)
-        self._written[0] = len(self)
-        if (self._written - self._ends[-1])[1:].sum() >= SEGMENT_BYTES:
+            sums[place] = zlib.crc32(data, int(sums[place]))
+            ends[place + 1] += len(data)
+        ends[0] += count
+        self._pending = ends, sums
+
+    def _added(self) -> None:
+        self._written = self._pending
+        if (self._written[0] - self._ends[-1])[1:].sum() >= SEGMENT_BYTES:
             self._enter()
 
     def _enter(self) -> None:
-        """Make what was written part of the table."""
-        if self._written[0] == self._ends[-1][0]:
+        """Make the rows that were added whole part of the table; the last may not be."""
+        ends, sums = self._written
+        count = int(ends[0])
+        if count == self._ends[-1][0]:
             return
         for handle in self._handles:
             handle.flush()
             os.fsync(handle.fileno())
-        self._ends = np.concatenate([self._ends, self._written[None]])
-        self._sums = np.concatenate([self._sums, self._since[None]])
-        self._since = np.zeros(len(self.specs), np.uint32)
-        ids = np.frombuffer(b"".join(self._row_of), np.uint8).reshape(-1, ID_BYTES)
-        lengths = {f"lengths_{axis}": np.concatenate(sizes) for axis, sizes in self._lengths.items()}
+        self._ends = np.concatenate([self._ends, ends[None]])
+        self._sums = np.concatenate([self._sums, sums[None]])
+        self._written = ends.copy(), np.zeros(len(self.specs), np.uint32)
+        ids = np.frombuffer(b"".join(self._row_of), np.uint8).reshape(-1, ID_BYTES)[:count]
+        lengths = {f"lengths_{axis}": np.concatenate(sizes)[:count] for axis, sizes in self._lengths.items()}
         write_npz(self.folder / INDEX, {"ids": ids, "ends": self._ends, "sums": self._sums, **lengths})
 
     def _values(self, place: int) -> npt.NDArray[Any]:

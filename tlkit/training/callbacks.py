@@ -46,7 +46,7 @@ def make_callbacks(
     callbacks: list[keras.callbacks.Callback] = [
         *([AveragedWeights()] if training.ema else []),  # before all that look at the weights
         FiniteLoss(stage.name, name_batch),
-        keras.callbacks.EarlyStopping(
+        BestEpoch(
             patience=stage.patience or stage.epochs,
             restore_best_weights=training.restore_best or stage.patience is not None,
             **watch,
@@ -85,6 +85,14 @@ def close_all(callbacks: Sequence[keras.callbacks.Callback]) -> None:
             callback.csv_file.close()
         if isinstance(callback, LiveDisplay):
             callback.progress.stop()
+
+
+class BestEpoch(keras.callbacks.EarlyStopping):
+    """Keras's own, but that a stage whose rest follows ends as it is."""
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if not self.model.goes_on:
+            super().on_train_end(logs)
 
 
 class FiniteLoss(keras.callbacks.Callback):

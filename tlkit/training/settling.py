@@ -70,7 +70,7 @@ class Settling(keras.callbacks.Callback):
         if batch == self.params["steps"] // 2:
             self._rate = float(self.model.optimizer.learning_rate.numpy())
         if batch == self.params["steps"] - 1:
-            moved = self._measure()
+            moved = self._measure() if self._rate > 0 else {}  # a schedule may end at nothing
             self.n_settled = count_settled(self._names, self.moved, moved, self.percentile)
             self.moved = moved
             self._start = []
@@ -79,7 +79,7 @@ class Settling(keras.callbacks.Callback):
         if self.n_settled:
             settled = ", ".join(self._names[: self.n_settled])
             make_console().print(f"Settled: {settled} freeze from here on", highlight=False, soft_wrap=True)
-            self.model.stop_training = True
+            self.model.stop_training = self.model.goes_on = True
 
     @property
     def _variables(self) -> list[keras.Variable]:
@@ -100,11 +100,11 @@ def count_settled(
 
     Args:
         names: The groups that train, input to output.
-        before: What each moved in the epoch before; where that is not known of all, none has settled.
-        now: What each moved in this epoch.
+        before: What each moved in the epoch before.
+        now: What each moved in this epoch. Where either is not known of all, none has settled.
         percentile: Above 0, below 100; there is always a group that has not settled.
     """
-    if not names or any(name not in before for name in names):
+    if not names or any(name not in before or name not in now for name in names):
         return 0
     tiny = np.finfo(float).tiny
     changes = [abs(before[name] - now[name]) / max(before[name], tiny) for name in names]

@@ -121,7 +121,7 @@ def train_stages(
         histories.append(history)
         rest = None if settling is None else stage.without(settling.n_settled, len(run.groups), len(history))
         if rest is not None:
-            waiting.insert(0, rest)
+            waiting.insert(0, rest.named_unlike(each.name for each in (*begun, *waiting)))
     return Trained(records, pd.concat(histories, ignore_index=True), features, adapters)
 
 

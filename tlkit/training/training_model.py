@@ -39,6 +39,9 @@ class TrainingModel(keras.Model):
     row_unit: int = 1
     """Rows of a batch that stay together."""
 
+    goes_on: bool = False
+    """Whether the next stage is the rest of this one, so that it ends with its last weights, not its best."""
+
     mixed: Objective | None = None
     """What the targets of its training are a mix of, if they are one."""
 

@@ -51,7 +51,7 @@ def require_fit(config: RunConfig, entry: ZooEntry, *, is_run: bool) -> None:
                 f"{', '.join(asked_for)}: for {EXAMPLES[modality]}, but {config.backbone!r} takes {takes}. "
                 "Leave it out."
             )
-    if isinstance(config.plan, LoraPlan) and entry.kind == "scratch":
+    if isinstance(config.plan, LoraPlan) and entry.kind == "scratch" and not is_run:
         raise ConfigError(
             f"plan: lora adapts pretrained weights, and {config.backbone!r} is trained from scratch. "
             "Use --plan full"

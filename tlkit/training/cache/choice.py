@@ -13,7 +13,7 @@ import psutil
 from tlkit.config.cache import CacheConfig
 from tlkit.data import Examples
 from tlkit.errors import StorageError
-from tlkit.features import ColumnSpec, DiskTable, FeatureTable, MemoryTable, features_folder, make_room
+from tlkit.features import ColumnSpec, DiskTable, FeatureTable, MemoryTable, features_folder, find_room
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.preprocessing.views import Views
 from tlkit.training.cache.boundary import FEATURES, Parts
@@ -35,8 +35,8 @@ class CacheChoice:
     """What a stage does about its frozen layers, and why.
 
     `bytes` are those of all features that the stage reads; `missing` are the rows, examples × views, that are
-    not there yet. `fill_seconds` and `saved_seconds` are estimates from the measured forward pass; None where
-    nothing had to be measured.
+    not there yet, and `needed` their bytes. `fill_seconds` and `saved_seconds` are estimates from what was
+    measured; None where nothing had to be measured.
     """
 
     mode: Mode
@@ -46,6 +46,7 @@ class CacheChoice:
     views: int = 0
     bytes: int = 0
     missing: int = 0
+    needed: int = 0
     fill_seconds: float | None = None
     saved_seconds: float | None = None
 
@@ -88,8 +89,10 @@ class Wanted:
             features.count_missing(examples, self.views[name]) for name, examples in self.splits.items()
         )
 
-    def count_rows(self) -> int:
-        return sum(len(examples) * len(self.views[name]) for name, examples in self.splits.items())
+    def count_needed(self, features: Features) -> int:
+        """Bytes of the rows that are missing."""
+        rows = sum(len(examples) * len(self.views[name]) for name, examples in self.splits.items())
+        return self.count_bytes(features) * self.count_missing(features) // max(1, rows)
 
 
 def off(reason: str) -> CacheChoice:
@@ -130,7 +133,8 @@ def choose_cache(
     mode: Mode = "memory" if isinstance(features.table, MemoryTable) else "disk"
     total, missing = wanted.count_bytes(features), wanted.count_missing(features)
     n_views = len(wanted.views["train"])
-    choice = CacheChoice(mode, "all features are there", key, storage, n_views, total, missing)
+    needed = wanted.count_needed(features)
+    choice = CacheChoice(mode, "all features are there", key, storage, n_views, total, missing, needed)
     if not missing:
         return choice, features
     count = sum(len(examples) for examples in wanted.splits.values())
@@ -190,9 +194,8 @@ def _open_disk(spec: CacheConfig, wanted: Wanted, storage: str, key: str) -> Fea
     folder = features_folder() / key
     about = {"storage": storage, "backbone": wanted.backbone, "boundary": _boundary(wanted.parts)}
     features = wanted.features(DiskTable(folder, specs, about), storage)
-    needed = wanted.count_bytes(features) * wanted.count_missing(features) // max(1, wanted.count_rows())
     try:
-        make_room(needed, spec.limit, folder)
+        find_room(wanted.count_needed(features), spec.limit, folder)
     except StorageError:
         features.table.leave()
         raise

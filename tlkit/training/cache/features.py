@@ -86,10 +86,15 @@ class Features:
             Overflow: A value does not fit into the storage type.
             StorageError: The disk is full.
         """
-        missing = np.flatnonzero((self.rows(examples, views) < 0).any(axis=(1, 2)))
-        if not len(missing):
+        if not self.count_missing(examples, views):
             return
-        chosen = examples.take(missing)
+        with self.table.filling():
+            # Another process may have stored some, or all, while this one waited.
+            missing = np.flatnonzero((self.rows(examples, views) < 0).any(axis=(1, 2)))
+            if len(missing):
+                self._fill(examples.take(missing), views, name, below)
+
+    def _fill(self, chosen: Examples, views: Views, name: str, below: Features | None) -> None:
         chosen = chosen.take(chosen.by_length)
         flat = np.empty(len(chosen) * len(views) * self._rows_each, dtype=object)
         flat[:] = self._ids(chosen, views)
@@ -97,15 +102,14 @@ class Features:
         lengths = _lengths(chosen, self.preprocessing)
         steps = -(-len(chosen) // BATCH_SIZE)
         compute, batches = self._source(chosen, views, below)
-        with self.table.filling():
-            for number, batch in enumerate(track(batches, f"Features of {name}", steps)):
-                part = slice(number * BATCH_SIZE, (number + 1) * BATCH_SIZE)
-                of_rows = {axis: np.repeat(sizes[part], self._rows_each) for axis, sizes in lengths.items()}
-                for view, inputs in enumerate(batch):
-                    self._add(list(ids[part, view].reshape(-1)), compute(inputs), of_rows)
-                if number % RELEASE_EVERY == RELEASE_EVERY - 1:
-                    examples.release()
-        examples.release()
+        for number, batch in enumerate(track(batches, f"Features of {name}", steps)):
+            part = slice(number * BATCH_SIZE, (number + 1) * BATCH_SIZE)
+            of_rows = {axis: np.repeat(sizes[part], self._rows_each) for axis, sizes in lengths.items()}
+            for view, inputs in enumerate(batch):
+                self._add(list(ids[part, view].reshape(-1)), compute(inputs), of_rows)
+            if number % RELEASE_EVERY == RELEASE_EVERY - 1:
+                chosen.release()
+        chosen.release()
 
     def reader(self, examples: Examples, views: Views) -> InputsOf:
         """The features of filled examples, as the inputs of a pipeline."""

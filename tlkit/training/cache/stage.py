@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tlkit.features import DiskTable, make_room
 from tlkit.plans import Stage
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.preprocessing.views import plain_view
@@ -32,8 +33,12 @@ def store_features(
     if parts is None or parts.between is None:
         below = None
     choice, features = choose_stage_cache(run, stage, parts, below)
+    if features is None and parts is not None and run.cache.mode != "off":
+        make_console().print(f"No stored features: {choice.reason}", highlight=False, soft_wrap=True)
     if features is not None:
         make_console().print(f"Features: {choice.reason}", highlight=False, soft_wrap=True)
+        if isinstance(features.table, DiskTable):
+            make_room(choice.needed, run.cache.limit, features.table.folder)
         try:
             fill_features(run, features, below)
         except Overflow:
