@@ -68,7 +68,8 @@ def test_finetune_prints_one_document_and_no_noise(
     assert 0 <= result["metrics"]["test"]["accuracy"] <= 1
     assert Path(result["export"], "saved_model.pb").is_file()
     assert "accuracy" in finished.stderr  # progress
-    assert all(line.startswith("stage ") for line in finished.stderr.splitlines() if line)
+    said = ("stage ", "Features: ", "No stored features: ")
+    assert all(line.startswith(said) for line in finished.stderr.splitlines() if line)
 
 
 def test_a_run_is_shown_with_metrics_stages_and_what_to_type_next(run: Path, capfd: Capture) -> None:
