@@ -31,8 +31,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from pathlib import Path
 from typing import Any
 
 from recipe_images_keras import run_keras
@@ -44,10 +42,10 @@ from sides import (
     Side,
     make_parser,
     median,
-    own_features,
     ratio,
     run_sides,
     slice_pictures,
+    time_finetune,
 )
 
 BACKBONE = "efficientnet_lite0"
@@ -151,23 +149,7 @@ def make_config(arguments: argparse.Namespace, source: str) -> Any:
 
 
 def run_tlkit(arguments: argparse.Namespace) -> Answer:
-    from tlkit import finetune
-
-    own_features(arguments)
-    source = json.loads((arguments.scratch / "examples.json").read_text(encoding="utf-8"))["source"]
-    history: list[tuple[float, float]] = []
-    started = time.perf_counter()
-
-    def note(epoch: int, logs: dict[str, float]) -> None:
-        history.append((time.perf_counter() - started, logs["val_accuracy"]))
-
-    run = finetune(config=make_config(arguments, source), callbacks=note, out=Path(arguments.scratch) / "run")
-    return {
-        "seconds": time.perf_counter() - started,
-        "test_accuracy": run.metrics["accuracy"],
-        "stages": [record["name"] for record in run.stages.to_dict("records")],
-        "history": history,
-    }
+    return time_finetune(arguments, make_config)
 
 
 SIDES = {

@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,29 @@ def own_features(arguments: argparse.Namespace) -> Path:
     folder: Path = arguments.scratch / "features"
     choice.features_folder = lambda: folder
     return folder
+
+
+def time_finetune(
+    arguments: argparse.Namespace, make_config: Callable[[argparse.Namespace, str], Any]
+) -> Answer:
+    """tlkit's side of a recipe: the whole run, and the validation accuracy after each epoch."""
+    from tlkit import finetune
+
+    own_features(arguments)
+    source = json.loads((arguments.scratch / "examples.json").read_text(encoding="utf-8"))["source"]
+    history: list[tuple[float, float]] = []
+    started = time.perf_counter()
+
+    def note(epoch: int, logs: dict[str, float]) -> None:
+        history.append((time.perf_counter() - started, logs["val_accuracy"]))
+
+    run = finetune(config=make_config(arguments, source), callbacks=note, out=Path(arguments.scratch) / "run")
+    return {
+        "seconds": time.perf_counter() - started,
+        "test_accuracy": run.metrics["accuracy"],
+        "stages": [record["name"] for record in run.stages.to_dict("records")],
+        "history": history,
+    }
 
 
 def slice_pictures(source: str, count: int, path: Path) -> str:

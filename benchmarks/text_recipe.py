@@ -24,12 +24,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from sides import Answer, Found, Side, make_parser, median, own_features, ratio, run_sides
+from sides import Answer, Found, Side, make_parser, median, ratio, run_sides, time_finetune
 from text_recipe_others import run_keras_hub, run_keras_hub_128, run_trainer
 
 BACKBONE = "minilm_l6"
@@ -112,22 +110,7 @@ def make_config(arguments: argparse.Namespace, source: str) -> Any:
 
 
 def run_tlkit(arguments: argparse.Namespace) -> Answer:
-    from tlkit import finetune
-
-    own_features(arguments)
-    source = json.loads((arguments.scratch / "examples.json").read_text(encoding="utf-8"))["source"]
-    history: list[tuple[float, float]] = []
-    started = time.perf_counter()
-
-    def note(epoch: int, logs: dict[str, float]) -> None:
-        history.append((time.perf_counter() - started, logs["val_accuracy"]))
-
-    run = finetune(config=make_config(arguments, source), callbacks=note, out=Path(arguments.scratch) / "run")
-    return {
-        "seconds": time.perf_counter() - started,
-        "test_accuracy": run.metrics["accuracy"],
-        "history": history,
-    }
+    return time_finetune(arguments, make_config)
 
 
 SIDES = {

@@ -89,10 +89,10 @@ class Wanted:
             features.count_missing(examples, self.views[name]) for name, examples in self.splits.items()
         )
 
-    def count_needed(self, features: Features) -> int:
-        """Bytes of the rows that are missing."""
+    def count_needed(self, total: int, missing: int) -> int:
+        """Bytes of the rows that are missing, from the bytes of all."""
         rows = sum(len(examples) * len(self.views[name]) for name, examples in self.splits.items())
-        return self.count_bytes(features) * self.count_missing(features) // max(1, rows)
+        return total * missing // max(1, rows)
 
 
 def off(reason: str) -> CacheChoice:
@@ -133,7 +133,7 @@ def choose_cache(
     mode: Mode = "memory" if isinstance(features.table, MemoryTable) else "disk"
     total, missing = wanted.count_bytes(features), wanted.count_missing(features)
     n_views = len(wanted.views["train"])
-    needed = wanted.count_needed(features)
+    needed = wanted.count_needed(total, missing)
     choice = CacheChoice(mode, "all features are there", key, storage, n_views, total, missing, needed)
     if not missing:
         return choice, features
@@ -195,7 +195,8 @@ def _open_disk(spec: CacheConfig, wanted: Wanted, storage: str, key: str) -> Fea
     about = {"storage": storage, "backbone": wanted.backbone, "boundary": _boundary(wanted.parts)}
     features = wanted.features(DiskTable(folder, specs, about), storage)
     try:
-        find_room(wanted.count_needed(features), spec.limit, folder)
+        needed = wanted.count_needed(wanted.count_bytes(features), wanted.count_missing(features))
+        find_room(needed, spec.limit, folder)
     except StorageError:
         features.table.leave()
         raise
