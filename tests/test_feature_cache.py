@@ -411,3 +411,33 @@ def test_a_finished_run_holds_no_features(tmp_path):
     stages = json.loads((tmp_path / "run" / "result.json").read_text())["stages"]
     assert {stage["cache"]["key"] for stage in stages} == {table.key for table in stored_tables()}
     assert not any(table.in_use for table in stored_tables())
+
+
+@pytest.mark.parametrize("train", ["head", 1])
+def test_evaluating_a_run_later_reads_what_it_stored(train, tmp_path, monkeypatch):
+    run = tlkit.finetune(
+        make_pictures(tmp_path / "photos"),
+        "image_cnn",
+        image_size=32,
+        plan=[{"train": train, "epochs": 2}],
+        cache={"mode": "disk"},
+        config={"weights": "none"},
+        export=False,
+        out=tmp_path / "run",
+    )
+    read, reader = [], Features.reader
+
+    def note(self, examples, views):
+        read.append(len(examples))
+        return reader(self, examples, views)
+
+    monkeypatch.setattr(Features, "reader", note)
+    again = tlkit.load(run.path).evaluate()
+    assert len(read) == 1
+    assert again["accuracy"] == run.metrics["accuracy"]
+    assert again["loss"] == pytest.approx(run.metrics["loss"], rel=1e-5)
+    assert not any(table.in_use for table in stored_tables())
+    changed = tlkit.load(run.path)
+    changed.backbone_model.weights[0].assign(changed.backbone_model.weights[0] + 0.5)
+    assert changed.evaluate()["loss"] != pytest.approx(run.metrics["loss"], rel=1e-5)
+    assert len(read) == 1, "another model has no features"

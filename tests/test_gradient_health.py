@@ -213,6 +213,8 @@ def test_what_stands_out_is_said_with_the_setting_to_change(table, history, said
 
 def test_nothing_is_said_where_nothing_stands_out():
     assert explain_health(make_table(), FINE, Stage("all", "all", 3, 1e-3)) == []
+    nearly_done = make_history([1.0, 0.8, 0.75], [1.0, 0.8, 0.78])
+    assert explain_health(make_table(), nearly_done, Stage("all", "all", 3, 1e-3)) == []
     assert explain_health(make_table(1), make_history([1.0], [1.0]), Stage("all", "all", 1, 1e-3)) == []
 
 

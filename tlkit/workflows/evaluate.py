@@ -7,13 +7,14 @@ from typing import Any
 
 import keras
 
-from tlkit.data import Examples
+from tlkit.data import Dataset
 from tlkit.data import load as load_data
 from tlkit.errors import ConfigError
 from tlkit.heads import make_head
 from tlkit.results import RunFolder, writing
-from tlkit.workflows.outputs import evaluate_examples
+from tlkit.workflows.outputs import evaluate_examples, model_function
 from tlkit.workflows.run import Run, as_run
+from tlkit.workflows.stored import stored_features
 
 
 def evaluate_run(run: Run | str | Path, data: Any = None, *, trust: bool = False) -> dict[str, Any]:
@@ -32,7 +33,11 @@ def evaluate_run(run: Run | str | Path, data: Any = None, *, trust: bool = False
     run = as_run(run, trust=trust)
     if data is None and "data" in run.config.python:
         raise ConfigError(f"{run.path} was trained on data in memory; pass the data to evaluate on.")
-    examples = _own_split(run) if data is None else _all_of(run, data)
+    dataset = _own_data(run) if data is None else _other_data(run, data)
+    held_out = "test" if "test" in dataset.splits else "validation"
+    if held_out not in dataset.splits:
+        raise ConfigError(f"{run.path} held out no examples; pass the data to evaluate on.")
+    examples = dataset.splits[held_out]
     objective = run.config.objective
     head = make_head(
         run.config.head,
@@ -45,9 +50,15 @@ def evaluate_run(run: Run | str | Path, data: Any = None, *, trust: bool = False
     # Losses that compare the examples of a batch, or count its words, depend on how many there are.
     size = run.config.training.global_batch_size
     size = 32 if size == "auto" else size
-    return evaluate_examples(
-        run.outputs, run.preprocessing, examples, objective, run.classes, loss, size
-    ).metrics
+    table = dataset.manifest.table
+    features = stored_features(run, examples, dict(zip(table["id"], table["hash"], strict=True)))
+    answer = run.outputs if features is None else model_function(features.parts.upper)
+    outputs = evaluate_examples(
+        answer, run.preprocessing, examples, objective, run.classes, loss, size, features
+    )
+    if features is not None:
+        features.table.leave()
+    return outputs.metrics
 
 
 def save_model(model: keras.Model, folder: RunFolder) -> None:
@@ -56,19 +67,13 @@ def save_model(model: keras.Model, folder: RunFolder) -> None:
         keras.Model(model.input, model.output, name=model.name).save(temporary, include_optimizer=False)
 
 
-def _own_split(run: Run) -> Examples:
-    splits = load_data(
-        run.config.data, run.config.task, seed=run.config.seed, preprocessing=run.preprocessing
-    ).splits
-    held_out = splits.get("test") or splits.get("validation")
-    if held_out is None:
-        raise ConfigError(f"{run.path} held out no examples; pass the data to evaluate on.")
-    return held_out
+def _own_data(run: Run) -> Dataset:
+    return load_data(run.config.data, run.config.task, seed=run.config.seed, preprocessing=run.preprocessing)
 
 
-def _all_of(run: Run, data: Any) -> Examples:
+def _other_data(run: Run, data: Any) -> Dataset:
     """All examples of other data, or its own test split where it has one."""
-    dataset = load_data(
+    return load_data(
         run.config.data,
         run.config.task,
         seed=run.config.seed,
@@ -77,4 +82,3 @@ def _all_of(run: Run, data: Any) -> Examples:
         classes=run.classes,
         only="test",
     )
-    return dataset.splits["test"]

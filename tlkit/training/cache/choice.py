@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import psutil
@@ -152,6 +153,22 @@ def choose_cache(
     return replace(choice, reason=f"{said}{note}"), features
 
 
+def find_stored(wanted: Wanted, storage: str) -> Features | None:
+    """The features on the disk, where all that are wanted are there. Nothing is computed or written."""
+    boundary = key_of_boundary(wanted.parts.lower, wanted.preprocessing)
+    folder = features_folder() / _key(boundary, storage, wanted) if boundary else None
+    if folder is None or not folder.is_dir():
+        return None
+    try:
+        features = _on_disk(wanted, storage, folder)
+    except StorageError:
+        return None
+    if not wanted.count_missing(features):
+        return features
+    features.table.leave()
+    return None
+
+
 def _storage(spec: CacheConfig, wanted: Wanted) -> str:
     if spec.storage != "auto":
         return spec.storage
@@ -190,10 +207,8 @@ def _key(boundary: str, storage: str, wanted: Wanted) -> str:
 
 
 def _open_disk(spec: CacheConfig, wanted: Wanted, storage: str, key: str) -> Features:
-    specs = in_storage(wanted.specs, storage)
     folder = features_folder() / key
-    about = {"storage": storage, "backbone": wanted.backbone, "boundary": _boundary(wanted.parts)}
-    features = wanted.features(DiskTable(folder, specs, about), storage)
+    features = _on_disk(wanted, storage, folder)
     try:
         needed = wanted.count_needed(wanted.count_bytes(features), wanted.count_missing(features))
         find_room(needed, spec.limit, folder)
@@ -201,6 +216,11 @@ def _open_disk(spec: CacheConfig, wanted: Wanted, storage: str, key: str) -> Fea
         features.table.leave()
         raise
     return features
+
+
+def _on_disk(wanted: Wanted, storage: str, folder: Path) -> Features:
+    about = {"storage": storage, "backbone": wanted.backbone, "boundary": _boundary(wanted.parts)}
+    return wanted.features(DiskTable(folder, in_storage(wanted.specs, storage), about), storage)
 
 
 def _boundary(parts: Parts) -> str:

@@ -12,15 +12,14 @@ from tlkit.training.cache.choice import CacheChoice, Wanted, choose_cache, off
 from tlkit.training.cache.features import Features, Overflow
 from tlkit.training.trainable import Trainable
 
+KEPT = ("word_starts",)  # inputs that the pipeline looks at, too
 STORED = ("train", "validation")  # test is evaluated once, and its features are stored then
 
 
 def divide_stage(run: Trainable, below: Features | None = None) -> Parts | None:
     """The model at the boundary of what is trainable now, and the way there from the boundary of `below`."""
     with run.strategy.scope():
-        return divide(
-            run.model, run.groups, keep=("word_starts",), below=None if below is None else below.parts
-        )
+        return divide(run.model, run.groups, keep=KEPT, below=None if below is None else below.parts)
 
 
 def store_features(

@@ -22,7 +22,7 @@ LARGE_UPDATE = 0.1
 SMALL_UPDATE = 1e-7
 DEAD = 0.8
 RISE = 1.1  # times the best
-STILL_FALLING = 0.05  # share of the loss, in the last epoch
+STILL_FALLING = 0.1  # share of the loss, in the last epoch
 
 
 def explain_health(table: pd.DataFrame, history: pd.DataFrame, stage: Stage) -> list[str]:
