@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tlkit.cli import main
-from tlkit.features import ColumnSpec, DiskTable, features_folder
+from tlkit.features import ColumnSpec, DiskTable, features_folder, stored_tables
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def test_clearing_leaves_what_is_open(capsys):
     table = store("two")
     assert main(["cache", "clear"]) == 0
     assert "Removed 1 table of features" in capsys.readouterr().out
-    assert [path.name for path in features_folder().iterdir()] == ["two"]
+    assert [each.key for each in stored_tables()] == ["two"]
     table.leave()
     assert main(["cache", "clear"]) == 0
-    assert list(features_folder().iterdir()) == []
+    assert stored_tables() == []

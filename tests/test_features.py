@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tlkit.features import (
     make_room,
     stored_tables,
 )
+from tlkit.features import folder as folder_of_tables
 
 SPECS = (ColumnSpec("features", "float32", (2,), "tokens"), ColumnSpec("mask", "int32", ()))
 
@@ -254,3 +256,116 @@ def test_what_does_not_fit_removes_nothing():
     assert [table.key for table in stored_tables()] == ["one"]
     make_room(0, 0)
     assert [table.key for table in stored_tables()] == ["one"]
+
+
+class FailingOnce:
+    """Stands in for `os.fsync`: the disk has no room the first time."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, descriptor):
+        self.calls += 1
+        if self.calls == 1:
+            raise OSError(28, "No space left on device")
+
+
+def refuse(path, arrays):
+    raise StorageError(f"Cannot write {path}: No space left on device.")
+
+
+@pytest.mark.parametrize("what", ["rows", "index"])
+def test_rows_that_cannot_be_entered_at_the_end_are_an_error_and_not_there(what, monkeypatch):
+    table = disk()
+    add(table, [1], [3])
+    sizes = [path.stat().st_size for path in sorted(folder().glob("*.bin"))]
+    with monkeypatch.context() as patch:
+        if what == "rows":
+            patch.setattr("os.fsync", FailingOnce())
+        else:
+            patch.setattr("tlkit.features.table.write_npz", refuse)
+        with pytest.raises(StorageError, match="No space left"):
+            add(table, [2], [2])
+    assert table.rows([name(1), name(2)]).tolist() == [0, -1]
+    assert all(handle.closed for handle in table._handles)
+    assert [path.stat().st_size for path in sorted(folder().glob("*.bin"))] == sizes, "the room is given back"
+    for opened in (table, disk()):
+        assert content(opened) == expected([1], [3])
+    add(table, [2], [2])
+    assert content(disk()) == expected([1, 2], [3, 2])
+
+
+def test_a_table_that_cannot_be_begun_is_not_left_in_use(monkeypatch):
+    def refuse_json(path, value):
+        raise StorageError(f"Cannot write {path}")
+
+    monkeypatch.setattr("tlkit.features.table.write_json", refuse_json)
+    with pytest.raises(StorageError, match="Cannot write"):
+        disk()
+    assert stored_tables() == []
+
+
+def test_files_that_are_gone_by_now_belong_to_nobody(monkeypatch):
+    """Another process renames its temporary files and removes its tables while this one looks."""
+    for key in ("one", "two"):
+        add(disk(key), [1], [3])
+    look = Path.stat
+
+    def look_too_late(self, **options):
+        if self.suffix == ".bin" or "two" in self.parts:
+            raise FileNotFoundError(2, "No such file or directory", str(self))
+        return look(self, **options)
+
+    monkeypatch.setattr(Path, "stat", look_too_late)
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    (table,) = stored_tables()
+    assert (table.key, table.about["version"]) == ("one", 1)
+
+
+def test_a_table_that_is_opened_before_it_is_removed_stays(monkeypatch):
+    table = disk()
+    add(table, [1], [3])
+    table.leave()
+    find, opened = folder_of_tables.find_room, []
+
+    def open_meanwhile(*args):
+        gone = find(*args)
+        opened.append(disk())
+        return gone
+
+    monkeypatch.setattr(folder_of_tables, "find_room", open_meanwhile)
+    with pytest.raises(StorageError, match="do not fit below the limit|cannot be removed"):
+        make_room(2000, 2100)
+    assert content(opened[0]) == expected([1], [3])
+
+
+def test_tables_are_opened_and_removed_at_once_by_many():
+    """Each is whole to whoever has it open."""
+    problems, is_over = [], threading.Event()
+
+    def remove():
+        while not is_over.is_set():
+            clear()
+
+    def fill(number):
+        try:
+            for _ in range(25):
+                table = disk()
+                with table.filling():
+                    if table.rows([name(number)])[0] < 0:
+                        rows = [np.full((2, 2), number, np.float32), np.array([number], np.int32)]
+                        table.add([name(number)], rows, {"tokens": np.array([2], np.int32)})
+                assert content(table)[number] == expected([number], [2])[number]
+                table.leave()
+        except Exception as error:
+            problems.append(error)
+
+    removing = threading.Thread(target=remove)
+    filling = [threading.Thread(target=fill, args=(number,)) for number in (1, 2)]
+    for thread in (removing, *filling):
+        thread.start()
+    for thread in filling:
+        thread.join()
+    is_over.set()
+    removing.join()
+    assert problems == []

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from tlkit.errors import StorageError
-from tlkit.features.table import ABOUT, USERS
+from tlkit.features.table import ABOUT
+from tlkit.features.users import is_used, remove_unused
 from tlkit.zoo.cache import home
 
 
@@ -29,7 +29,7 @@ class StoredTable:
     @property
     def in_use(self) -> bool:
         """Whether a process has it open."""
-        return any(not _is_free(lock) for lock in (self.path / USERS).glob("*"))
+        return is_used(self.path)
 
 
 def features_folder() -> Path:
@@ -41,13 +41,8 @@ def stored_tables() -> list[StoredTable]:
     """Every table, the one that was not used for longest first."""
     found = []
     for path in features_folder().glob("*/"):
-        size = sum(file.stat().st_size for file in path.glob("*") if file.is_file())
-        about: dict[str, Any] = {}
-        used = path.stat().st_mtime
-        with suppress(OSError, ValueError):
-            about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-            used = (path / ABOUT).stat().st_mtime
-        found.append(StoredTable(path.name, path, size, used, about))
+        with suppress(OSError):  # another process has removed it since
+            found.append(_look_at(path))
     return sorted(found, key=lambda table: table.used)
 
 
@@ -57,10 +52,16 @@ def make_room(needed: int, limit: int, keep: Path | None = None) -> None:
     `keep` is not removed, nor what a process has open.
 
     Raises:
-        StorageError: There is not enough room, on the disk or below the limit. Nothing was removed.
+        StorageError: There is not enough room, on the disk or below the limit. Nothing was removed, unless
+            another process opened, meanwhile, what was to be removed as well.
     """
-    for table in find_room(needed, limit, keep):
-        shutil.rmtree(table.path, ignore_errors=True)
+    while gone := find_room(needed, limit, keep):
+        removed = [table for table in gone if remove_unused(table.path)]
+        if not removed:
+            raise StorageError(
+                f"{gone[0].path} cannot be removed to make room for {needed:,} bytes of features. "
+                "Raise cache.limit, or use cache.mode=off"
+            )
 
 
 def find_room(needed: int, limit: int, keep: Path | None = None) -> list[StoredTable]:
@@ -101,15 +102,25 @@ def find_room(needed: int, limit: int, keep: Path | None = None) -> list[StoredT
 
 def clear() -> tuple[int, int]:
     """Remove every table that no process has open: how many, and how many bytes."""
-    gone = [table for table in stored_tables() if not table.in_use]
-    for table in gone:
-        shutil.rmtree(table.path, ignore_errors=True)
+    gone = [table for table in stored_tables() if remove_unused(table.path)]
     return len(gone), sum(table.size for table in gone)
 
 
-def _is_free(lock: Path) -> bool:
+def _look_at(path: Path) -> StoredTable:
+    size = sum(_size(file) for file in path.glob("*"))
+    about: dict[str, Any] = {}
+    used = path.stat().st_mtime
+    with suppress(OSError, ValueError):
+        given = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+        about = given if isinstance(given, dict) else {}
+        used = (path / ABOUT).stat().st_mtime
+    return StoredTable(path.name, path, size, used, about)
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file; of one that is gone since it was listed, as temporary files are, none."""
     try:
-        with filelock.FileLock(lock, timeout=0):
-            return True
-    except (filelock.Timeout, OSError):
-        return False
+        status = file.stat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import shutil
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from tlkit.errors import StorageError
 from tlkit.features.columns import Column, ColumnSpec, make_column
+from tlkit.features.users import register, remove_unused, unregister
 from tlkit.progress import make_console
 from tlkit.results.writing import write_json, write_npz
 
@@ -28,7 +28,7 @@ ID_BYTES = 16
 PATIENCE = 2  # seconds, after which it is said what is waited for
 SEGMENT_BYTES = 64 * 2**20
 ALIGNMENT = 64  # TensorFlow ends the process over a tensor that begins anywhere else
-ABOUT, INDEX, LOCK, USERS = "about.json", "index.npz", ".lock", "users"
+ABOUT, INDEX, LOCK = "about.json", "index.npz", ".lock"
 Lengths = dict[str, npt.NDArray[np.int32]]
 
 
@@ -69,7 +69,8 @@ class FeatureTable(ABC):
 
     @contextmanager
     def filling(self) -> Iterator[None]:
-        """While rows are added: one process at a time. What was added is kept, also after an error."""
+        """While rows are added: one process at a time. What was added is kept, also after an error; a disk
+        that fails may lose the last of it."""
         yield
 
     @abstractmethod
@@ -133,11 +134,13 @@ class DiskTable(FeatureTable):
         self._about = {"version": VERSION, **about, "columns": [asdict(spec) for spec in specs]}
         self._maps: list[np.memmap[Any, Any]] = []
         with _storage_errors(folder):
-            (folder / USERS).mkdir(parents=True, exist_ok=True)
-            self._user = filelock.FileLock(folder / USERS / f"{os.getpid()}-{id(self)}")
-            self._user.acquire()
-            with self._locked():
-                self._open()
+            self._user = register(folder)
+            try:
+                with self._locked():
+                    self._open()
+            except BaseException:
+                self.leave()
+                raise
 
     @contextmanager
     def filling(self) -> Iterator[None]:
@@ -146,18 +149,25 @@ class DiskTable(FeatureTable):
                 self._read_index()  # another process may have added rows
             except Exception:
                 self._begin()
-            for path, size in zip(self._files, self._ends[-1][1:], strict=True):
-                os.truncate(path, size)
+            self._cut()
             self._handles = [path.open("ab") for path in self._files]
             try:
                 yield
-            finally:
-                with suppress(OSError):
+            except (OSError, StorageError):
+                raise  # what failed is not asked again
+            except BaseException:
+                with suppress(OSError, StorageError):
                     self._enter()
+                raise
+            else:
+                self._enter()
+            finally:
                 for handle in self._handles:
                     with suppress(OSError):
                         handle.close()
                 self._read_index()  # what could not be entered is not there
+                with suppress(OSError):
+                    self._cut()
 
     def release(self) -> None:
         for each in self._maps:
@@ -165,12 +175,9 @@ class DiskTable(FeatureTable):
                 each._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
     def leave(self) -> None:
-        self._user.release(force=True)
-        with suppress(OSError):
-            Path(self._user.lock_file).unlink()
-        with suppress(OSError, filelock.Timeout), filelock.FileLock(self.folder / LOCK, timeout=0):
-            if not (self.folder / INDEX).exists() and not any((self.folder / USERS).iterdir()):
-                shutil.rmtree(self.folder, ignore_errors=True)
+        unregister(self._user)
+        if not (self.folder / INDEX).exists():
+            remove_unused(self.folder)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -212,6 +219,11 @@ class DiskTable(FeatureTable):
     @property
     def _files(self) -> list[Path]:
         return [self.folder / f"{place}-{spec.name}.bin" for place, spec in enumerate(self.specs)]
+
+    def _cut(self) -> None:
+        """Take off the files what the index does not have."""
+        for path, size in zip(self._files, self._ends[-1][1:], strict=True):
+            os.truncate(path, size)
 
     def _read_index(self) -> None:
         self._forget()
@@ -281,7 +293,8 @@ class DiskTable(FeatureTable):
         if not count:
             return np.zeros(0, spec.dtype)
         # Copy on write: TensorFlow takes arrays as they are only where they may be written to.
-        values = np.memmap(self._files[place], dtype=spec.dtype, mode="c", shape=(count,))
+        with _storage_errors(self.folder):
+            values = np.memmap(self._files[place], dtype=spec.dtype, mode="c", shape=(count,))
         self._maps.append(values)
         return values
 
