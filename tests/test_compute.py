@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from test_lr_range import draws
 
-from tlkit.errors import ConfigError
+from tlkit.errors import TrainingError
 from tlkit.plans import Stage
 from tlkit.training import train_stages
 from tlkit.training.cache.boundary import divide
@@ -141,6 +141,15 @@ def test_candidates_are_those_of_the_config_and_the_machine(monkeypatch):
     assert found.left_out == ("mixed_bfloat16 not tried: too old",)
 
 
+def test_what_is_known_not_to_compile_is_not_tried():
+    run = frozen_run(**AUTO)
+    run = replace(run, training=run.training.model_copy(update={"accumulate": 2}))
+    found = list_candidates(run, None, reads_features=False)
+    assert found.settings == (PLAIN, HALF)
+    (why,) = found.left_out
+    assert why.startswith("XLA not tried: it cannot compile the parts of training.accumulate")
+
+
 def test_a_head_on_stored_features_has_no_precision():
     head = Stage("head", "head", 12, 0.003)
     run = frozen_run(head, precision="mixed_bfloat16")
@@ -189,7 +198,7 @@ def test_a_layer_that_knows_float32_alone_is_a_reason_and_no_failure(monkeypatch
     assert choice.setting == PLAIN
     assert "mixed_bfloat16: " in choice.reason
     assert "computes in float32" in capfd.readouterr().err
-    with pytest.raises(ConfigError, match=r"cannot compute in mixed_bfloat16: .*Use precision: float32"):
+    with pytest.raises(TrainingError, match=r"cannot compute in mixed_bfloat16: .*Use precision: float32"):
         choose(replace(run, precision="mixed_bfloat16"))
 
 
@@ -242,6 +251,91 @@ def test_a_slow_setting_is_cut_off():
     batches = trial_batches(training_pipeline(run, ALL, Place(0, 1, 0)))
     found = measure(compile_stage(run, ALL, None), batches, limit=0.0)
     assert (found.problem, len(found.losses)) == ("slower", 3)
+
+
+# What is done where memory runs out
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Stands in for a device: how many pictures it has room for, and what limits a run to that."""
+    room = {"pictures": 4}
+
+    def require_room(count):
+        if count > room["pictures"]:
+            raise MemoryError(f"no room for {count}")
+        return count
+
+    def call(inputs):
+        count = tf.numpy_function(require_room, [tf.shape(inputs)[0]], tf.int32)
+        with tf.control_dependencies([count]):
+            return tf.identity(inputs)
+
+    def limit(run):
+        stem = next(layer for layer in run.model._flatten_layers() if layer.name == "stem_relu")
+        monkeypatch.setattr(stem, "call", call)
+        return run
+
+    return room, limit
+
+
+@pytest.mark.parametrize(
+    "changes", [{"xla": "auto"}, {"precision": "auto"}, {"precision": "mixed_bfloat16"}], ids=str
+)
+def test_a_setting_whose_batches_do_not_fit_is_told_which_do(changes, room):
+    run = room[1](frozen_run(**changes))
+    with pytest.raises(TrainingError, match=r"Out of memory in stage 'all'.* of 8. 4 fits: --batch-size 4"):
+        choose(run)
+
+
+@pytest.mark.parametrize("precision", ["auto", "mixed_bfloat16"])
+def test_memory_that_runs_out_in_a_trial_keeps_the_best_model(precision, room, tmp_path):
+    limits, limit = room
+    run = limit(replace(make_run(n=40, gradient_health=False), precision=precision))
+    limits["pictures"], best = 8, {}
+
+    class Shrink(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            limits["pictures"] = 4
+            best.update(values(run.model))
+
+    with pytest.raises(TrainingError, match="4 fits: --batch-size 4") as e:
+        train_stages(run, [Stage("head", "head", 1, 0.01), ALL], tmp_path, [Shrink()])
+    assert e.value.keeps_best
+    assert all(np.array_equal(best[path], value) for path, value in values(run.model).items())
+
+
+def test_a_setting_that_needs_more_memory_than_there_is_is_not_taken(trials, monkeypatch):
+    fake = compute_choice.measure
+
+    def short_of_memory(model, batches, **options):
+        if model.casting is not None:
+            raise tf.errors.ResourceExhaustedError(None, None, "no room")
+        return fake(model, batches, **options)
+
+    monkeypatch.setattr(compute_choice, "measure", short_of_memory)
+    _, choice = choose(frozen_run(precision="auto"))
+    assert choice.setting == PLAIN
+    assert "mixed_bfloat16: memory ran out" in choice.reason
+
+
+def test_a_setting_that_does_not_run_keeps_the_best_model(monkeypatch, tmp_path):
+    run = replace(make_run(n=40, gradient_health=False), precision="mixed_bfloat16")
+    best = {}
+
+    def stubborn(inputs):
+        return tf.matmul(inputs, tf.ones((4, 4), tf.float32))
+
+    class Change(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            best.update(values(run.model))
+            stem = next(layer for layer in run.model._flatten_layers() if layer.name == "stem_relu")
+            monkeypatch.setattr(stem, "call", stubborn)
+
+    with pytest.raises(TrainingError, match="cannot compute in mixed_bfloat16") as e:
+        train_stages(run, [Stage("head", "head", 1, 0.01), ALL], tmp_path, [Change()])
+    assert e.value.keeps_best
+    assert all(np.array_equal(best[path], value) for path, value in values(run.model).items())
 
 
 # What is remembered

@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlkit.data import make_pipeline, rows_of_batch
+from tlkit.data import rows_of_batch
 from tlkit.errors import TrainingError
 from tlkit.plans import Stage
 from tlkit.preprocessing import ImagePreprocessing
 from tlkit.progress import make_console
 from tlkit.results import StageRecord
 from tlkit.training.adapters import Adapters, adapted
-from tlkit.training.batch_size import find_fitting
 from tlkit.training.best import put_back_best
 from tlkit.training.cache.choice import CacheChoice
 from tlkit.training.cache.features import Features, ReleaseMemory
@@ -40,6 +39,7 @@ from tlkit.training.health.gradients import GradientHealth
 from tlkit.training.health.words import explain_health
 from tlkit.training.optimizing.stage_optimizers import stage_optimizer
 from tlkit.training.optimizing.state import OptimizerState, take_state
+from tlkit.training.out_of_memory import out_of_memory
 from tlkit.training.pipelines import training_pipeline, validation_pipeline
 from tlkit.training.settling import Settling, watch_settling
 from tlkit.training.trainable import Place, Trainable
@@ -162,7 +162,7 @@ def _fit(
             verbose=0,
         )
     except tf.errors.ResourceExhaustedError:
-        raise _out_of_memory(run, stage) from None
+        raise out_of_memory(run, stage) from None
     finally:
         close_all([*built_in, display])
     table = pd.DataFrame(history.history)
@@ -174,29 +174,6 @@ def _fit(
         for sentence in explain_health(health.table, table, stage):
             make_console().print(sentence, highlight=False, soft_wrap=True)
     return table, take_state(stage_optimizer(model), state)
-
-
-def _out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
-    def step(size: int) -> None:
-        smaller = make_pipeline(
-            run.dataset.splits["train"],
-            run.preprocessing,
-            global_batch_size=size * run.training.accumulate,
-            training=True,
-            seed=run.seed,
-            replicas=run.n_replicas,
-        )
-        compile_stage(run, stage, divide_stage(run)).fit(smaller.take(1), shuffle=False, verbose=0)
-
-    fitting = find_fitting(run.global_batch_size, step, run.n_replicas)
-    advice = (
-        f"{fitting} fits: --batch-size {fitting}"
-        if fitting
-        else f"Not even {run.n_replicas} fits: use a smaller --image-size or --sequence-length."
-    )
-    return TrainingError(
-        f"Out of memory in stage {stage.name!r} with a global batch size of {run.global_batch_size}. {advice}"
-    )
 
 
 def _record(

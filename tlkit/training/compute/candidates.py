@@ -56,6 +56,8 @@ def list_candidates(run: Trainable, parts: Parts | None, *, reads_features: bool
         left_out.append("a TPU compiles with XLA always")
     elif run.xla == "auto" and run.n_replicas > 1:
         left_out.append("XLA not tried: it cannot compile the exchange between replicas")
+    elif run.xla == "auto" and run.training.accumulate > 1:
+        left_out.append("XLA not tried: it cannot compile the parts of training.accumulate")
     elif run.xla == "auto" and run.deterministic:
         if run.precision != "auto" or not computing:
             left_out.append("deterministic: true leaves nothing to timing")

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tlkit.config import FixedPrecision
-from tlkit.errors import ConfigError
+from tlkit.errors import TrainingError
 from tlkit.plans import Stage
 from tlkit.progress import make_console, spinner
 from tlkit.training.cache.boundary import Parts
@@ -27,6 +27,7 @@ from tlkit.training.compute.trial import (
     measure,
     trial_batches,
 )
+from tlkit.training.out_of_memory import out_of_memory
 from tlkit.training.trainable import Trainable
 from tlkit.training.training_model import TrainingModel
 
@@ -84,18 +85,21 @@ def choose_compute(
         reads_features: The batches come from the feature cache.
 
     Raises:
-        ConfigError: What the config asks for does not run.
+        TrainingError: What the config asks for does not run, or memory ran out.
     """
     choice, candidates, known, key = _look_up(run, stage, parts, reads_features)
-    if choice is not None:
-        model = compile_with(choice.setting)
-        if choice.setting != Setting():
-            _probe(model, pipeline, choice.setting)
-    else:
-        with spinner(f"Timing settings of stage {stage.name}"):
-            model, known = _try(run, stage, candidates, trial_batches(pipeline), compile_with, parts)
-        remember(key, known)
-        choice = _chosen(candidates, known, _work(run, stage))
+    try:
+        if choice is not None:
+            model = compile_with(choice.setting)
+            if choice.setting != Setting():
+                _probe(model, pipeline, choice.setting)
+        else:
+            with spinner(f"Timing settings of stage {stage.name}"):
+                model, known = _try(run, stage, candidates, trial_batches(pipeline), compile_with, parts)
+            remember(key, known)
+            choice = _chosen(candidates, known, _work(run, stage))
+    except tf.errors.ResourceExhaustedError:
+        raise out_of_memory(run, stage) from None
     if (run.precision, run.xla) != ("float32", "off"):
         make_console().print(
             f"Stage {stage.name} computes in {choice.setting}: {choice.reason}",
@@ -194,7 +198,10 @@ def _try(
     while (setting := next_to_try(candidates.settings, known, work)) is not None:
         fastest = known[_fastest(candidates.settings, known, work)].step_seconds
         model = compile_with(setting)
-        found = measure(model, batches, limit=SLOW * fastest)
+        try:
+            found = measure(model, batches, limit=SLOW * fastest)
+        except tf.errors.ResourceExhaustedError:
+            found = Measured(problem="memory ran out")
         if not found.problem:
             found = replace(found, problem=disagreement(found, reference, again))
         known[setting] = found
@@ -244,15 +251,15 @@ def _chosen(candidates: Candidates, known: Mapping[Setting, Measured], work: Wor
 
 
 def _probe(model: TrainingModel, pipeline: tf.data.Dataset, setting: Setting) -> None:
-    """Raise the ConfigError where a step does not run."""
+    """Raise the TrainingError where a step does not run."""
     found = measure(model, pipeline.take(1), steps=1)
     if found.problem:
         raise _cannot(setting, found.problem)
 
 
-def _cannot(setting: Setting, problem: str) -> ConfigError:
-    advice = "xla: off" if setting.xla else "precision: float32"
-    return ConfigError(f"A training step cannot compute in {setting}: {problem[:300]}. Use {advice}.")
+def _cannot(setting: Setting, problem: str) -> TrainingError:
+    advice = f" Use {'xla: off' if setting.xla else 'precision: float32'}." if setting != Setting() else ""
+    return TrainingError(f"A training step cannot compute in {setting}: {problem[:300]}.{advice}")
 
 
 def _work(run: Trainable, stage: Stage) -> Work:

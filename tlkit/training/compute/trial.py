@@ -68,6 +68,9 @@ def measure(
         steps: At most.
         limit: Seconds of a step; where it is slower, the trial ends early, and that is its problem.
         other_draws: Let dropout draw something else than the stage will.
+
+    Raises:
+        ResourceExhaustedError: Memory ran out.
     """
     watch = StepWatch(limit)
     variables = [*model.variables, *model.optimizer.variables]
@@ -77,6 +80,8 @@ def measure(
                 state.assign(state + 1)
         try:
             model.fit(batches, steps_per_epoch=steps, callbacks=[watch], shuffle=False, verbose=0)
+        except tf.errors.ResourceExhaustedError:
+            raise
         except Exception as error:  # compilers and drivers, and layers of somebody's own: all kinds
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             return Measured(problem=lines[0] if lines else type(error).__name__)
