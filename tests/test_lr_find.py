@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config
 from test_lr_range import draws
 
 import tlkit
 from tlkit.cli import main
 from tlkit.errors import ConfigError, UnknownNameError
+from tlkit.training.determinism import determinism_unchanged
 from tlkit.workflows.lr_find import RateSearch
 
 from conftest import make_pictures
@@ -48,6 +50,14 @@ def test_python_gives_the_curve_the_suggestions_and_a_picture_and_draws_nothing(
 def test_the_same_config_gives_the_same_curve(photos):
     first, second = (tlkit.lr_find(photos, plan="head", steps=10, **SMALL) for _ in range(2))
     pd.testing.assert_frame_equal(first.curve, second.curve)
+
+
+@pytest.mark.parametrize("was", [False, True])
+def test_operations_are_as_deterministic_as_before(was, photos):
+    with determinism_unchanged():
+        (config.enable_op_determinism if was else config.disable_op_determinism)()
+        tlkit.lr_find(photos, plan="head", steps=10, deterministic=True, **SMALL)
+        assert config.is_op_determinism_enabled() == was
 
 
 def test_a_run_is_tested_from_its_own_weights_and_keeps_them(photos, tmp_path):

@@ -18,6 +18,7 @@ from tlkit.evaluation import Plot
 from tlkit.evaluation.lr_plot import plot_rates
 from tlkit.plans import Stage
 from tlkit.results import writing
+from tlkit.training.determinism import determinism_unchanged
 from tlkit.training.lr_range import (
     HIGHEST,
     LOWEST,
@@ -115,7 +116,7 @@ def run_lr_find(
     if seeds < 1:
         raise ConfigError(f"seeds should be at least 1, received {seeds}.")
     curves, found, chosen, later = [], [], "", False
-    with random_state_unchanged():
+    with random_state_unchanged(), determinism_unchanged():
         for seed in range(config.seed, config.seed + seeds):
             prepared = prepare(config.model_copy(update={"seed": seed}), objects)
             run, stages = prepared.trainable, prepared.stages
