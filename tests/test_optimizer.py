@@ -19,7 +19,7 @@ from tlkit.errors import ConfigError
 from tlkit.freezing import LayerGroup
 from tlkit.plans import Stage
 from tlkit.training import train_stages
-from tlkit.training.callbacks import checkpoint
+from tlkit.training.best import checkpoint
 from tlkit.training.optimizing.optimizer import OPTIMIZERS, make_optimizer
 from tlkit.training.optimizing.state import take_state
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
-from test_feature_cache import EXACT, cached_run
+from test_feature_cache import EXACT, OFF, Losses, cached_run
 
 from tlkit.config import TrainingConfig
 from tlkit.errors import ConfigError
 from tlkit.plans import Stage, make_plan
-from tlkit.training import train_stages
+from tlkit.training import settling, train_stages
 from tlkit.training.optimizing.schedules import make_schedule
 from tlkit.training.settling import count_settled
 
@@ -78,6 +80,87 @@ def test_what_follows_begins_with_the_last_weights_and_not_with_the_best(tmp_pat
     assert len(trained.records) > 1
     for (_, end), (_, begin) in zip(seen[1:-1:2], seen[2::2], strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(end, begin, strict=True))
+
+
+class Guess(keras.callbacks.Callback):
+    """Makes the model answer one class in each epoch, so that its accuracy is the share of that class."""
+
+    def __init__(self, run, answers):
+        super().__init__()
+        self.run = run
+        self.answers = list(answers)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.answers:
+            head, answer = self.run.model.layers[-1], self.answers.pop(0)
+            head.kernel.assign(np.zeros(head.kernel.shape))
+            head.bias.assign(10.0 * np.eye(3)[answer])
+            stem = self.run.groups[0].layers[0].kernel
+            if stem.trainable:
+                stem.assign(np.full(stem.shape, 0.01 * (1 + answer)))
+
+
+def guessing_run(cache=OFF, **training):
+    """A run that learns nothing, and whose validation has six examples of class 0, four of 1 and two of 2."""
+    run = cached_run(cache, schedule="constant", warmup=0.0, gradient_health=False, **training)
+    targets = np.repeat([0, 1, 2], [6, 4, 2]).astype("int32")
+    validation = replace(run.dataset.splits["validation"], targets=targets)
+    splits = {**run.dataset.splits, "validation": validation}
+    return replace(run, dataset=replace(run.dataset, splits=splits))
+
+
+@pytest.fixture
+def settles(monkeypatch):
+    """Lets the lowest group settle in one epoch, counted from 0 over all parts."""
+
+    def at(settling_epoch):
+        epochs = iter(range(100))
+        monkeypatch.setattr(settling, "count_settled", lambda *_: int(next(epochs) == settling_epoch))
+
+    return at
+
+
+@pytest.mark.parametrize(
+    ("answers", "settles_in", "patience", "epochs_run"),
+    [
+        ((0, 2), 1, None, [2]),  # nothing follows the last epoch
+        ((0, 1, 2), 1, None, [2, 1]),  # the best epoch was in the part before
+        ((2, 1, 0), 1, None, [2, 1]),  # it is in the last part
+        ((2, 0, 1, 1, 1, 1), 1, 2, [2, 2]),  # patience begins in one part and ends in the next
+        ((0, 1, 1, 1, 1, 1), 1, 2, [2, 1]),
+        ((0, 1, 1, 1, 1, 1), 2, 2, [3]),  # what ends the stage ends it, whatever settles
+        ((0, 1, 1, 1, 1, 1), 1, None, [2, 4]),  # without patience nothing does
+    ],
+)
+def test_the_parts_of_a_stage_have_one_best_epoch_and_one_patience(
+    answers, settles_in, patience, epochs_run, settles, tmp_path, capfd
+):
+    settles(settles_in)
+    run = guessing_run(restore_best=patience is None)
+    stage = Stage("all", "all", len(answers), 1e-12, patience=patience, auto_freeze=50.0)
+    trained = train_stages(run, [stage], tmp_path, [Guess(run, answers)])
+    assert [record.epochs_run for record in trained.records] == epochs_run
+    assert np.argmax(run.model.layers[-1].bias) == 0
+    assert ("Settled" in capfd.readouterr().err) == (len(epochs_run) > 1)
+
+
+def test_what_was_frozen_since_comes_back_with_the_best_epoch_and_its_stored_features_go(settles, tmp_path):
+    found = {}
+    for name, cache in (("with", EXACT), ("without", OFF)):
+        settles(1)
+        run = guessing_run(cache, restore_best=True)
+        stages = [Stage("all", "all", 3, 1e-12, auto_freeze=50.0), Stage("head", "head", 2, 0.01)]
+        losses = Losses()
+        trained = train_stages(run, stages, tmp_path / name, [Guess(run, (0, 1, 2)), losses])
+        np.testing.assert_allclose(run.groups[0].layers[0].kernel, 0.01, rtol=1e-5)
+        found[name] = losses.values
+    assert [record.cache["mode"] for record in trained.records] == ["off"] * 3
+    np.testing.assert_allclose(found["with"], found["without"], atol=1e-5)
+    settles(1)
+    run = guessing_run(EXACT, restore_best=True)
+    trained = train_stages(run, stages[:1], tmp_path / "last", [Guess(run, (0, 1, 2))])
+    assert [record.cache["mode"] for record in trained.records] == ["off", "disk"]
+    assert trained.features is None, "the evaluation would read those of other weights"
 
 
 def test_a_part_has_a_name_of_its_own():

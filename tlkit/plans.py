@@ -44,6 +44,7 @@ class Stage:
         schedule: What the rate does over the stage. None: what `TrainingConfig` says.
         auto_freeze: The percentile below which the lowest layer groups count as settled; None: none do.
         epochs_before: Epochs of the same schedule that stages before this one have run.
+        parts_before: Names of the stages that it is the rest of; with them it is one stage to the user.
         adapters: What is learned beside frozen weights of the backbone; None: nothing.
 
     Raises:
@@ -60,6 +61,7 @@ class Stage:
     schedule: Schedule | None = None
     auto_freeze: float | None = None
     epochs_before: int = 0
+    parts_before: tuple[str, ...] = ()
     adapters: LoraPlan | None = None
 
     def __post_init__(self) -> None:
@@ -94,6 +96,7 @@ class Stage:
             train=n_trained,
             epochs=self.epochs - epochs_run,
             epochs_before=self.epochs_before + epochs_run,
+            parts_before=(*self.parts_before, self.name),
         )
 
     def named_unlike(self, taken: Iterable[str]) -> Stage:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import pandas as pd
 
+from tlkit.config import TrainingConfig
 from tlkit.plans import Stage
-from tlkit.training.callbacks import checkpoint, epoch_log
+
+
+def checkpoint(folder: Path, stage: Stage) -> Path:
+    """The file that holds the weights of a stage's best epoch so far."""
+    return folder / "stages" / f"{stage.name}.weights.h5"
+
+
+def epoch_log(folder: Path, stage: Stage) -> Path:
+    """The file with a row for every epoch of a stage so far."""
+    return folder / "logs" / f"{stage.name}.csv"
+
+
+def ends_with_best(stage: Stage, training: TrainingConfig) -> bool:
+    """Whether a stage ends with the weights of its best epoch, not of its last."""
+    return training.restore_best or stage.patience is not None
 
 
 def put_back_best(model: keras.Model, stages: Sequence[Stage], folder: Path, monitor: str, mode: str) -> bool:
@@ -25,12 +43,76 @@ def put_back_best(model: keras.Model, stages: Sequence[Stage], folder: Path, mon
     """
     found: list[tuple[float, Path]] = []
     for stage in stages:
-        log, weights = epoch_log(folder, stage), checkpoint(folder, stage)
-        # Either file alone is from an epoch that did not end.
-        if weights.exists() and log.exists() and log.stat().st_size:
-            values = pd.read_csv(log)[monitor]
-            found.append((values.max() if mode == "max" else -values.min(), weights))
+        weights, values = checkpoint(folder, stage), _values(folder, stage, monitor)
+        if weights.exists() and len(values):  # either alone is from an epoch that did not end
+            found.append((_best(values, mode), weights))
     if found:
         best = max(value for value, _ in found)
         model.load_weights([weights for value, weights in found if value == best][-1])
     return bool(found)
+
+
+def put_back_earlier(model: keras.Model, stage: Stage, folder: Path, monitor: str, mode: str) -> bool:
+    """Where the best epoch of a stage was in a part that ended before this one: load its weights. Whether it
+    was. The arguments are those of `put_back_best`."""
+    before, latest = values_before(stage, folder, monitor), _values(folder, stage, monitor)
+    if before.empty or _best(before, mode) < _best(latest, mode):
+        return False
+    return put_back_best(model, _parts_before(stage), folder, monitor, mode)
+
+
+def values_before(stage: Stage, folder: Path, monitor: str) -> pd.Series:
+    """The monitored value of every epoch of the parts that ended before this one."""
+    found = [_values(folder, part, monitor) for part in _parts_before(stage)]
+    return pd.concat(found, ignore_index=True) if found else pd.Series(dtype="float64")
+
+
+class BestEpoch(keras.callbacks.EarlyStopping):
+    """Keras's own, over all parts of a stage: it goes on where the part before ended, and a part whose rest
+    follows ends as it is.
+
+    Args:
+        before: The monitored value of every epoch of the parts before.
+        options: Of Keras's own; `mode` is `max` or `min`.
+    """
+
+    wait: int
+    best: float | None
+
+    def __init__(self, before: Iterable[float], **options: Any) -> None:
+        super().__init__(**options)
+        self.before = list(before)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        for value in self.before:
+            self.wait += 1
+            if self.best is None or (value > self.best if self.mode == "max" else value < self.best):
+                self.best, self.wait = value, 0
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        # Keras ends nothing after the first epoch, which that of a later part is not.
+        super().on_epoch_end(len(self.before) + epoch, logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if not self.model.goes_on:
+            super().on_train_end(logs)
+
+
+def _parts_before(stage: Stage) -> list[Stage]:
+    """The parts of a stage that ended before this one, of which the names are right and nothing else."""
+    return [replace(stage, name=name) for name in stage.parts_before]
+
+
+def _values(folder: Path, stage: Stage, monitor: str) -> pd.Series:
+    """The monitored value of every epoch of a stage so far, to the last bit, as equal is not better."""
+    log = epoch_log(folder, stage)
+    if not log.exists() or not log.stat().st_size:
+        return pd.Series(dtype="float64")
+    return pd.read_csv(log, dtype=str)[monitor].astype("float64")
+
+
+def _best(values: pd.Series, mode: str) -> float:
+    """As a number of which more is better."""
+    best = float(values.max() if mode == "max" else -values.min())
+    return -math.inf if math.isnan(best) else best

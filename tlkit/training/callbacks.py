@@ -12,6 +12,7 @@ import keras
 from tlkit.config import TrainingConfig
 from tlkit.errors import TrainingError
 from tlkit.plans import Stage
+from tlkit.training.best import BestEpoch, checkpoint, ends_with_best, epoch_log, values_before
 from tlkit.training.display import LiveDisplay
 from tlkit.training.optimizing.averaging import AveragedWeights
 from tlkit.training.optimizing.schedules import (
@@ -47,8 +48,9 @@ def make_callbacks(
         *([AveragedWeights()] if training.ema else []),  # before all that look at the weights
         FiniteLoss(stage.name, name_batch),
         BestEpoch(
-            patience=stage.patience or stage.epochs,
-            restore_best_weights=training.restore_best or stage.patience is not None,
+            values_before(stage, folder, monitor),
+            patience=stage.patience or stage.epochs_before + stage.epochs,
+            restore_best_weights=ends_with_best(stage, training),
             **watch,
         ),
         keras.callbacks.ModelCheckpoint(
@@ -68,16 +70,6 @@ def make_callbacks(
     return callbacks
 
 
-def checkpoint(folder: Path, stage: Stage) -> Path:
-    """The file that holds the weights of a stage's best epoch so far."""
-    return folder / "stages" / f"{stage.name}.weights.h5"
-
-
-def epoch_log(folder: Path, stage: Stage) -> Path:
-    """The file with a row for every epoch of a stage so far."""
-    return folder / "logs" / f"{stage.name}.csv"
-
-
 def close_all(callbacks: Sequence[keras.callbacks.Callback]) -> None:
     """Close files and displays, also after an exception in `fit`: Keras ends only what ended well."""
     for callback in callbacks:
@@ -85,14 +77,6 @@ def close_all(callbacks: Sequence[keras.callbacks.Callback]) -> None:
             callback.csv_file.close()
         if isinstance(callback, LiveDisplay):
             callback.progress.stop()
-
-
-class BestEpoch(keras.callbacks.EarlyStopping):
-    """Keras's own, but that a stage whose rest follows ends as it is."""
-
-    def on_train_end(self, logs: Any = None) -> None:
-        if not self.model.goes_on:
-            super().on_train_end(logs)
 
 
 class FiniteLoss(keras.callbacks.Callback):

@@ -33,7 +33,8 @@ def watch_settling(
 
 
 class Settling(keras.callbacks.Callback):
-    """Ends `fit` after an epoch in which the lowest layer groups that train have settled.
+    """Ends `fit` after an epoch in which the lowest layer groups that train have settled, unless the stage
+    ends there anyway. To be the last of the callbacks that may end one.
 
     What a group moved in an epoch, divided by the rate, is what its gradients add up to: with plain SGD
     exactly that sum, which AutoFreeze (Liu, Agarwal and Venkataraman, arXiv:2102.01386) compares from one
@@ -46,7 +47,7 @@ class Settling(keras.callbacks.Callback):
 
     Attributes:
         moved: What each group moved in the last epoch, divided by the rate, by name.
-        n_settled: How many groups may freeze, counted from the input.
+        n_settled: How many groups freeze in the rest of the stage, counted from the input; 0 where it ends.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class Settling(keras.callbacks.Callback):
             self._start = []
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self.model.stop_training or epoch + 1 == self.params["epochs"]:
+            self.n_settled = 0  # the stage ends here, and nothing is left of it that could freeze
         if self.n_settled:
             settled = ", ".join(self._names[: self.n_settled])
             make_console().print(f"Settled: {settled} freeze from here on", highlight=False, soft_wrap=True)

@@ -20,7 +20,7 @@ from tlkit.preprocessing import ImagePreprocessing
 from tlkit.progress import make_console
 from tlkit.results import StageRecord
 from tlkit.training.adapters import Adapters, adapted
-from tlkit.training.best import put_back_best
+from tlkit.training.best import ends_with_best, put_back_best, put_back_earlier
 from tlkit.training.cache.choice import CacheChoice
 from tlkit.training.cache.features import Features, ReleaseMemory
 from tlkit.training.cache.stage import divide_stage, store_features
@@ -122,6 +122,13 @@ def train_stages(
         rest = None if settling is None else stage.without(settling.n_settled, len(run.groups), len(history))
         if rest is not None:
             waiting.insert(0, rest.named_unlike(each.name for each in (*begun, *waiting)))
+        elif (
+            ends_with_best(stage, run.training)
+            and put_back_earlier(run.model, stage, folder, run.monitor, run.head.mode)
+            and features is not None
+        ):
+            features.table.leave()  # below their boundary there are other weights now
+            features = None
     return Trained(records, pd.concat(histories, ignore_index=True), features, adapters)
 
 
