@@ -37,12 +37,12 @@ def sum_over_parts(
         none.
     """
     rows = tf.shape(tf.nest.flatten(data)[0])[0]
-    size = -(-rows // (n_parts * unit)) * unit  # rounded up
+    size = _part_size(rows, n_parts, unit)
     known: list[bool] = []
 
     def body(start: tf.Tensor, loss: tf.Tensor, sums: list[tf.Tensor]) -> tuple[Any, ...]:
         end = tf.minimum(start + size, rows)
-        part = tf.nest.map_structure(lambda each: None if each is None else each[start:end], data)
+        part = _rows(data, start, end)
         share = tf.cast(end - start, tf.float32) / tf.cast(rows, tf.float32)
         part_loss, gradients = step(part, share)
         known[:] = [gradient is not None for gradient in gradients]
@@ -60,6 +60,26 @@ def sum_over_parts(
         parallel_iterations=1,  # or the memory of several parts would be needed at once
     )
     return loss, [total if is_known else None for total, is_known in zip(sums, known, strict=True)]
+
+
+def cut_batch(data: Any, n_parts: int, unit: int = 1) -> list[Any]:
+    """The parts of a batch of eager tensors, as `sum_over_parts` takes them."""
+    rows = len(tf.nest.flatten(data)[0])
+    size = _part_size(rows, n_parts, unit)
+    return [_rows(data, start, start + size) for start in range(0, rows, size)]
+
+
+def join_batches(parts: Sequence[Any]) -> Any:
+    """The batch that they are the parts of."""
+    return tf.nest.map_structure(lambda *each: tf.concat(each, axis=0), *parts)
+
+
+def _part_size(rows: Any, n_parts: int, unit: int) -> Any:
+    return -(-rows // (n_parts * unit)) * unit  # rounded up
+
+
+def _rows(data: Any, start: Any, end: Any) -> Any:
+    return tf.nest.map_structure(lambda each: None if each is None else each[start:end], data)
 
 
 def require_whole_update(run: Trainable) -> None:
