@@ -138,6 +138,10 @@ def test_a_value_of_several_kinds_is_one_mistake() -> None:
         ("plan=[{train: all, epochs: 1, schedule: saw}]", "plan.0.schedule: should be 'cosine'"),
         ("seed=-1", "seed: should be greater than or equal to 0, received -1"),
         (
+            "cache.views=1000000000",
+            "cache.views: should be at most 32: each is one more pass through the frozen",
+        ),
+        (
             "preprocessing.augment=[random_flp]",
             "unknown augmentation 'random_flp'. Did you mean 'random_flip'?",
         ),

@@ -254,6 +254,31 @@ def test_a_stage_that_cannot_or_need_not_store_features_says_why():
     assert "would not pay" in why
 
 
+def test_a_number_of_views_does_not_depend_on_how_long_something_takes(monkeypatch):
+    def slow(self, examples, views, below=None):
+        self.seconds = 1e-3
+        return 1e3
+
+    monkeypatch.setattr(Features, "measure", slow)
+    flips = cached_run(CacheConfig(), augment="flips")
+    mode, why = reason(flips)
+    assert mode == "off"
+    assert why.startswith("it would not pay")
+    for views in (1, 3):
+        asked = replace(flips, cache=CacheConfig(views=views))
+        assert reason(asked)[0] == "disk"
+        assert reason(replace(asked, deterministic=True), replace(HEAD, epochs=1))[0] == "memory"
+
+
+def test_views_that_do_not_fit_are_not_left_out_silently(monkeypatch):
+    monkeypatch.setattr(feature_choice, "USABLE_MEMORY", 0.0)
+    run = cached_run(CacheConfig(views=3, limit=0), augment="flips")
+    mode, why = reason(run)
+    assert mode == "off"
+    assert why.endswith("; so every epoch augments anew, in place of cache.views=3")
+    assert "augments anew" not in reason(replace(run, cache=CacheConfig(limit=0)))[1]
+
+
 def test_a_disk_without_room_stops_before_training_or_gives_way_to_memory(tmp_path):
     none = CacheConfig(mode="disk", limit=0)
     with pytest.raises(StorageError, match="limit of 0"):

@@ -111,7 +111,7 @@ def choose_cache(
     """Decide for one stage. Nothing is computed but, where it decides, the frozen part of one batch.
 
     Args:
-        spec: What the config asks for.
+        spec: What the config asks for. A number of views is stored wherever there is room.
         wanted: What could be stored.
         epochs: Of the stage, at most.
         deterministic: Nothing may depend on how long something takes, or on what an earlier run left: `auto`
@@ -130,7 +130,7 @@ def choose_cache(
         spec = spec.model_copy(update={"mode": "memory"})
     features, key, note = _open(spec, wanted, storage)
     if features is None:
-        return off(note), None
+        return off(f"{note}{_instead(spec, wanted)}"), None
     mode: Mode = "memory" if isinstance(features.table, MemoryTable) else "disk"
     total, missing = wanted.count_bytes(features), wanted.count_missing(features)
     n_views = len(wanted.views["train"])
@@ -147,7 +147,9 @@ def choose_cache(
         f"{_size(total)} as {storage}, computed once in about {fill:.0f} s and read in {reading:.0f} s, "
         f"where {epochs} epoch{'s' * (epochs != 1)} without would take {without:.0f} s"
     )
-    if decides and (missing / (epochs * count) if deterministic else (fill + reading) / without) > WORTH_IT:
+    share = missing / (epochs * count) if deterministic else (fill + reading) / without
+    # With a number of views, training differs from training without: that must not depend on a timing.
+    if decides and spec.views == "auto" and share > WORTH_IT:
         features.table.leave()
         return replace(choice, mode="off", reason=f"it would not pay: {said}"), None
     return replace(choice, reason=f"{said}{note}"), features
@@ -167,6 +169,13 @@ def find_stored(wanted: Wanted, storage: str) -> Features | None:
         return features
     features.table.leave()
     return None
+
+
+def _instead(spec: CacheConfig, wanted: Wanted) -> str:
+    """What it means for training where a number of views cannot be stored."""
+    if spec.views == "auto" or wanted.preprocessing.augmentation is None:
+        return ""
+    return f"; so every epoch augments anew, in place of cache.views={spec.views}"
 
 
 def _storage(spec: CacheConfig, wanted: Wanted) -> str:
