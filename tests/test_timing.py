@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_feature_cache import EXACT, OFF, cached_run
+from test_feature_cache import OFF, cached_run
 
+from tlkit.config import CacheConfig
 from tlkit.plans import Stage
 from tlkit.training import time_stage
 from tlkit.training.cache import features as cache_features
@@ -19,7 +20,7 @@ def _own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
 
 
-@pytest.mark.parametrize("cache", [OFF, EXACT], ids=["raw", "features"])
+@pytest.mark.parametrize("cache", [OFF, CacheConfig(mode="memory")], ids=["raw", "features"])
 def test_no_more_pictures_are_computed_at_once_than_in_training(cache, monkeypatch):
     monkeypatch.setattr(cache_features, "BATCH_SIZE", 2)
     run = cached_run(cache, batch_size=4, accumulate=3)
