@@ -125,7 +125,7 @@ def run_warm(arguments: argparse.Namespace) -> Answer:
 
 
 def _run_tlkit(config: Any) -> Answer:
-    from tlkit.training import train_stages
+    from tlkit.training import features_of_split, train_stages
     from tlkit.workflows.outputs import evaluate_examples, model_function
     from tlkit.workflows.prepare import prepare
 
@@ -139,9 +139,9 @@ def _run_tlkit(config: Any) -> Answer:
             "seconds": time.perf_counter() - started,
             "accuracy": float(trained.history["val_accuracy"].iloc[-1]),
         }
-        features = trained.features
         if "test" not in prepared.dataset.splits:
             return answer
+        features = features_of_split(run, trained.features, "test")
         outputs = evaluate_examples(
             model_function(run.model if features is None else features.parts.upper),
             prepared.preprocessing,

@@ -21,9 +21,13 @@ from collections.abc import Iterable
 
 
 class TlkitError(Exception):
-    """Base class. `str(error)` is one line: what is wrong, what was received, what is allowed."""
+    """Base class. `str(error)` is one line: what is wrong, what was received, what is allowed.
+
+    `keeps_best`: it stopped training, and the model is that of the best epoch so far.
+    """
 
     exit_code = 2
+    keeps_best = False
 
 
 class ConfigError(TlkitError):
@@ -56,9 +60,7 @@ class StorageError(TlkitError):
 
 
 class TrainingError(TlkitError):
-    """Training stopped before its end. `keeps_best`: the model is that of the best epoch so far."""
-
-    keeps_best = False
+    """Training stopped before its end."""
 
 
 class Interrupted(TlkitError):

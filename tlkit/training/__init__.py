@@ -4,6 +4,7 @@ from tlkit.training.adapters import Adapters, adapted
 from tlkit.training.batch_size import choose_batch_size
 from tlkit.training.cache.choice import CacheChoice
 from tlkit.training.cache.features import Features
+from tlkit.training.cache.stage import features_of_split, require_room_for
 from tlkit.training.compute.candidates import require_compilable
 from tlkit.training.compute.choice import ComputeChoice
 from tlkit.training.freeze import apply_freeze, trained_groups
@@ -22,7 +23,9 @@ __all__ = [
     "adapted",
     "apply_freeze",
     "choose_batch_size",
+    "features_of_split",
     "require_compilable",
+    "require_room_for",
     "require_whole_update",
     "time_stage",
     "train_stages",

@@ -14,7 +14,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tlkit.data import rows_of_batch
-from tlkit.errors import TrainingError
+from tlkit.errors import StorageError, TrainingError
 from tlkit.plans import Stage
 from tlkit.preprocessing import ImagePreprocessing
 from tlkit.progress import make_console
@@ -71,6 +71,8 @@ def train_stages(
     Raises:
         TrainingError: The loss is not finite, or memory ran out; with the weights of the best epoch so far,
             if one has ended.
+        StorageError: A checkpoint cannot be written, or features where the config asks for the disk; with the
+            same weights.
         FrozenWeightsMoved: A frozen weight changed during a stage.
         KeyboardInterrupt: After the weights of the best epoch so far were put back.
     """
@@ -114,7 +116,7 @@ def train_stages(
         except KeyboardInterrupt:
             put_back_best(run.model, begun, folder, run.monitor, run.head.mode)
             raise
-        except TrainingError as error:
+        except (StorageError, TrainingError) as error:
             error.keeps_best = put_back_best(run.model, begun, folder, run.monitor, run.head.mode)
             raise
         first_epoch += stage.epochs

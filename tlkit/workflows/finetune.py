@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from tlkit.errors import Interrupted, StorageError, TrainingError
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.progress import make_console
 from tlkit.results import Result, RunFolder, environment, write_csv, write_text
-from tlkit.training import Features, train_stages
+from tlkit.training import Features, features_of_split, require_room_for, train_stages
 from tlkit.workflows.adapters import save_adapters
 from tlkit.workflows.arguments import own_classes, read_arguments
 from tlkit.workflows.evaluate import save_model
@@ -41,14 +42,15 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
         objects: Python objects that stand in for parts of the config.
 
     Raises:
-        TlkitError: Before training, whatever is wrong; nothing is written then. While training, a loss that
-            is not finite, or memory that ran out.
+        TlkitError: Before training, whatever is wrong; no run folder is written then. While training, a loss
+            that is not finite, memory that ran out, or a disk that is full: the best model so far is kept.
         Interrupted: Ctrl-C was pressed; the best model so far was saved.
     """
     started = time.perf_counter()
     objects = objects or PythonObjects()
     RunFolder.require_free(config.out, overwrite)
     prepared = prepare(config, objects)
+    require_room_for(prepared.trainable, prepared.stages)
     for note in prepared.notes:
         make_console().print(note, highlight=False, soft_wrap=True)
     folder = RunFolder.create(config.out, prepared.dataset.name, prepared.entry.name, overwrite)
@@ -75,14 +77,17 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
             f"Interrupted. The best model so far is in {folder.path}; "
             f"use it with: tlkit predict {folder.path}"
         ) from None
-    except TrainingError as error:
+    except (StorageError, TrainingError) as error:
+        note = ""
         with suppress(StorageError):  # the first error is the one to report
             if error.keeps_best:
                 save_model(prepared.trainable.model, folder)
+                note = f" The best model so far is in {folder.path}."
+        with suppress(StorageError):
             folder.write_state("failed")
-        if not error.keeps_best:
+        if not note:
             raise
-        raise TrainingError(f"{error} The best model so far is in {folder.path}.") from None
+        raise type(error)(f"{str(error).rstrip('.')}.{note}") from None
     except BaseException:
         with suppress(StorageError):  # the first error is the one to report
             folder.write_state("failed")
@@ -189,20 +194,21 @@ def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:
 
 
 def _evaluate(prepared: Prepared, features: Features | None) -> dict[str, Outputs]:
-    """Validation and, once and at the end, test; from what the frozen layers gave, where that was stored."""
+    """Validation and, once and at the end, test; from what the frozen layers gave, where that is stored."""
     run = prepared.trainable
-    answer = model_function(run.model if features is None else features.parts.upper)
-    return {
-        name: evaluate_examples(
-            answer,
-            prepared.preprocessing,
-            prepared.dataset.splits[name],
-            prepared.config.objective,
-            prepared.dataset.manifest.classes,
-            run.head.loss,
-            run.global_batch_size,
-            features,
-        )
-        for name in ("validation", "test")
-        if name in prepared.dataset.splits
-    }
+    found: dict[str, Outputs] = {}
+    answer_of = functools.cache(model_function)
+    for name in ("validation", "test"):
+        if name in prepared.dataset.splits:
+            stored = features_of_split(run, features, name)
+            found[name] = evaluate_examples(
+                answer_of(run.model if stored is None else stored.parts.upper),
+                prepared.preprocessing,
+                prepared.dataset.splits[name],
+                prepared.config.objective,
+                prepared.dataset.manifest.classes,
+                run.head.loss,
+                run.global_batch_size,
+                stored,
+            )
+    return found

@@ -61,12 +61,11 @@ def evaluate_examples(
 ) -> Outputs:
     """Run a model (see `model_function`) over examples and measure it. `loss` may be None.
 
-    With `features`, it is the model's part above the boundary, which gets those of the examples.
+    With `features`, where those of all examples are, it is the model's part above the boundary.
     """
     order = examples.by_length
     ordered, inputs_of = examples.take(order), None
     if features is not None:
-        features.fill(ordered, plain_view(), "evaluation")
         inputs_of = features.reader(ordered, plain_view())
     pipeline = make_pipeline(
         ordered, preprocessing, global_batch_size=global_batch_size, training=False, inputs_of=inputs_of

@@ -106,7 +106,6 @@ def choose_cache(
     epochs: int,
     *,
     deterministic: bool = False,
-    storage: str | None = None,
 ) -> tuple[CacheChoice, Features | None]:
     """Decide for one stage. Nothing is computed but, where it decides, the frozen part of one batch.
 
@@ -116,7 +115,6 @@ def choose_cache(
         epochs: Of the stage, at most.
         deterministic: Nothing may depend on how long something takes, or on what an earlier run left: `auto`
             then decides by numbers of examples, and in memory.
-        storage: In place of what the config says.
 
     Returns:
         The choice, and the features where they are stored: to be filled.
@@ -124,7 +122,7 @@ def choose_cache(
     Raises:
         StorageError: The config asks for the disk, and the disk cannot be used.
     """
-    storage = storage or _storage(spec, wanted)
+    storage = _storage(spec, wanted)
     decides = spec.mode == "auto"
     if decides and deterministic:
         spec = spec.model_copy(update={"mode": "memory"})
@@ -157,11 +155,11 @@ def choose_cache(
 
 def find_stored(wanted: Wanted, storage: str) -> Features | None:
     """The features on the disk, where all that are wanted are there. Nothing is computed or written."""
-    boundary = key_of_boundary(wanted.parts.lower, wanted.preprocessing)
-    folder = features_folder() / _key(boundary, storage, wanted) if boundary else None
-    if folder is None or not folder.is_dir():
-        return None
     try:
+        boundary = key_of_boundary(wanted.parts.lower, wanted.preprocessing)
+        folder = features_folder() / _key(boundary, storage, wanted) if boundary else None
+        if folder is None or not folder.is_dir():
+            return None
         features = _on_disk(wanted, storage, folder)
     except StorageError:
         return None
@@ -178,6 +176,13 @@ def _instead(spec: CacheConfig, wanted: Wanted) -> str:
     return f"; so every epoch augments anew, in place of cache.views={spec.views}"
 
 
+def require_room(spec: CacheConfig, wanted: Wanted) -> None:
+    """Raise the StorageError that `choose_cache` would raise now. Nothing is computed."""
+    features, _, _ = _open(spec, wanted, _storage(spec, wanted))
+    if features is not None:
+        features.table.leave()
+
+
 def _storage(spec: CacheConfig, wanted: Wanted) -> str:
     if spec.storage != "auto":
         return spec.storage
@@ -189,17 +194,16 @@ def _open(spec: CacheConfig, wanted: Wanted, storage: str) -> tuple[Features | N
     """The features on the disk or in memory, their key, and what is to be said about the place."""
     note = ""
     if spec.mode != "memory":
-        boundary = key_of_boundary(wanted.parts.lower, wanted.preprocessing)
-        if boundary is None:
-            note = "; in memory, because a layer does not say what it does"
-        else:
-            key = _key(boundary, storage, wanted)
-            try:
+        try:
+            boundary = key_of_boundary(wanted.parts.lower, wanted.preprocessing)
+            if boundary is not None:
+                key = _key(boundary, storage, wanted)
                 return _open_disk(spec, wanted, storage, key), key, ""
-            except StorageError as error:
-                if spec.mode == "disk":
-                    raise
-                note = f"; in memory: {error}"
+            note = "; in memory, because a layer does not say what it does"
+        except StorageError as error:
+            if spec.mode == "disk":
+                raise
+            note = f"; in memory: {error}"
     features = wanted.in_memory(storage)
     total = wanted.count_bytes(features)
     if total > USABLE_MEMORY * psutil.virtual_memory().available:
