@@ -221,6 +221,20 @@ def test_k_views_are_k_pictures_of_each_example_and_no_more():
     assert counts.min() > 90
 
 
+@pytest.mark.parametrize(("mode", "ways"), [("horizontal_and_vertical", 4), ("horizontal", 2)])
+def test_as_many_views_as_there_are_flips_are_all_flips(mode, ways):
+    options = (RandomFlip(mode=mode),)
+    for count in (None, ways, ways + 3):
+        views = make_views(make_augment(options), options, count, seed=0)
+        assert views.names == all_flips(options[0]).names
+        assert len(views) == ways
+    two_kinds = (*options, RandomRotation())
+    assert len(make_views(make_augment(two_kinds), two_kinds, ways, seed=0).names) == ways
+    assert make_views(make_augment(two_kinds), two_kinds, ways, seed=0).by_id
+    fewer = make_views(make_augment(options), options, 3, seed=0)
+    assert fewer.by_id == (ways == 4), "three of four ways are drawn"
+
+
 def test_the_views_of_flips_are_what_the_augmentation_makes():
     run = cached_run(augment="flips")
     views = all_flips(RandomFlip())

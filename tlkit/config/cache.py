@@ -23,7 +23,7 @@ class CacheConfig(Options):
     are where augmentation is flips alone, which then trains on the same pictures as without the cache; 1
     without augmentation; with any other augmentation no cache. A number is obeyed also where that saves no
     time, because it is other pictures that are trained on. At most 32: each is one more pass through the
-    frozen layers, and an epoch reads one of them."""
+    frozen layers, and an epoch reads one of them. As many as there are flips, or more, are all flips."""
     storage: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """`auto`: float32 up to 512 MB, else float16."""
     limit: Annotated[int, pydantic.Field(ge=0)] = 20 * 2**30

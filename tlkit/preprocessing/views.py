@@ -94,7 +94,7 @@ def make_views(
     Args:
         augment: The augmentation of the preprocessing, if there is one.
         options: What it is made of; None for a Python object, whose draws do not repeat.
-        count: How many views; None: all that there are.
+        count: How many views; None: all that there are, which flips alone have. Of these there are no more.
     """
     if augment is None:
         return plain_view()
@@ -102,7 +102,8 @@ def make_views(
         return None
     if count == 1:
         return plain_view()
-    if count is not None:
-        return drawn_views(augment, options, count, seed)
     only = options[0] if len(options) == 1 else None
-    return all_flips(only) if isinstance(only, RandomFlip) else None
+    flips = all_flips(only) if isinstance(only, RandomFlip) else None
+    if count is None or (flips is not None and count >= len(flips)):
+        return flips
+    return drawn_views(augment, options, count, seed)
