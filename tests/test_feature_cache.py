@@ -342,6 +342,22 @@ def test_callbacks_may_use_the_model_on_pictures_while_it_reads_features(tmp_pat
     assert seen == [(2, 3)] * 3
 
 
+def test_a_head_may_name_its_layers_as_the_backbone_does():
+    run = cached_run()
+    pool = keras.layers.GlobalAveragePooling2D(name="stem_relu")
+    with run.strategy.scope():
+        backbone = small_backbone()
+        head = make_head(n_outputs=3, layer=lambda x: keras.layers.Dense(3, name="block2_conv")(pool(x)))
+        model = build_model(backbone, head)
+    groups = group_layers(backbone)
+    apply_freeze(model, groups, TOP)
+    names = [layer.name for layer in model._flatten_layers()]
+    parts = divide(model, groups)
+    pictures = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    np.testing.assert_allclose(parts.upper(parts.lower(pictures)), model(pictures), atol=1e-6)
+    assert [layer.name for layer in model._flatten_layers()] == names
+
+
 @pytest.mark.parametrize("name", sorted(ARGUMENTS))
 def test_every_backbone_of_keras_hub_is_divided_above_each_of_its_groups(name):
     backbone = load(small_entry(name), weights=False, image_size=SIZE)
