@@ -24,6 +24,7 @@ from tlkit.config.augment import RandomFlip, RandomRotation
 from tlkit.data import Manifest
 from tlkit.errors import StorageError
 from tlkit.features import stored_tables
+from tlkit.features import table as feature_table
 from tlkit.freezing import group_layers
 from tlkit.heads import make_head
 from tlkit.model import build_model
@@ -301,6 +302,20 @@ def test_a_disk_without_room_stops_before_training_or_gives_way_to_memory(tmp_pa
     assert trained.records[0].cache["mode"] == "memory"
     assert "in memory: " in trained.records[0].cache["reason"]
     assert stored_tables() == []
+
+
+def test_features_in_memory_are_written_once_into_one_place(tmp_path, monkeypatch):
+    sizes, make = [], feature_table._aligned_empty
+
+    def spy(size, dtype):
+        sizes.append(size)
+        return make(size, dtype)
+
+    monkeypatch.setattr(feature_table, "_aligned_empty", spy)
+    cache = CacheConfig(mode="memory", storage="float32")
+    _, trained = train(cached_run(cache, augment="flips"), tmp_path, HEAD)
+    assert trained.records[0].cache["mode"] == "memory"
+    assert [size for size in sizes if size] == [(4 * 40 + 12) * 8], "training in four ways, and validation"
 
 
 def test_a_layer_that_somebody_wrote_is_not_stored_beyond_the_process(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from tlkit.errors import StorageError
 from tlkit.features import (
+    ALIGNMENT,
     ColumnSpec,
     DiskTable,
     MemoryTable,
@@ -369,3 +371,28 @@ def test_tables_are_opened_and_removed_at_once_by_many():
     is_over.set()
     removing.join()
     assert problems == []
+
+
+def test_a_table_in_memory_is_not_copied_to_be_read():
+    rows, each = 64, 5000
+    tracemalloc.start()
+    table = MemoryTable(SPECS)
+    table.reserve([rows * each * 2, rows])
+    for number in range(rows):
+        add(table, [number], [each])
+    values = table.columns()[0].values
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert values.shape == (rows * each, 2)
+    assert peak < 1.2 * values.nbytes
+
+
+def test_a_table_in_memory_grows_beyond_its_room_and_stays_readable():
+    table = MemoryTable(SPECS)
+    table.reserve([2 * 4, 2])
+    add(table, [1, 2], [3, 1])
+    before = table.columns()[0].values
+    add(table, [3, 4], [7, 2])
+    assert content(table) == expected([1, 2, 3, 4], [3, 1, 7, 2])
+    assert before.tolist() == [[1.0, 1.0]] * 3 + [[2.0, 2.0]]
+    assert all(column.values.ctypes.data % ALIGNMENT == 0 for column in table.columns())

@@ -97,7 +97,17 @@ class MemoryTable(FeatureTable):
 
     def __init__(self, specs: Sequence[ColumnSpec]) -> None:
         super().__init__(specs)
-        self._chunks: list[list[npt.NDArray[Any]]] = [[] for _ in self.specs]
+        self._arrays = [_aligned_empty(0, spec.dtype) for spec in self.specs]
+        self._used = [0 for _ in self.specs]
+
+    def reserve(self, counts: Sequence[int]) -> None:
+        """Have room for so many values of each column: while it lasts, what is there is not copied to make
+        more. Memory is taken as it is filled."""
+        for place, (count, array) in enumerate(zip(counts, self._arrays, strict=True)):
+            if count > array.size:
+                used, larger = self._used[place], _aligned_empty(count, array.dtype)
+                larger[:used] = array[:used]
+                self._arrays[place] = larger
 
     def leave(self) -> None:
         """Nobody else has it."""
@@ -110,14 +120,15 @@ class MemoryTable(FeatureTable):
 
     def _write(self, arrays: list[npt.NDArray[Any]], count: int) -> None:
         del count
-        for chunks, array in zip(self._chunks, arrays, strict=True):
-            chunks.append(array.reshape(-1))
+        ends = [used + array.size for used, array in zip(self._used, arrays, strict=True)]
+        rooms = [array.size for array in self._arrays]
+        self.reserve([2 * end if end > room else 0 for end, room in zip(ends, rooms, strict=True)])
+        for own, begin, end, array in zip(self._arrays, self._used, ends, arrays, strict=True):
+            own[begin:end] = array.reshape(-1)
+        self._used = ends
 
     def _values(self, place: int) -> npt.NDArray[Any]:
-        chunks = self._chunks[place]
-        if len(chunks) != 1 or chunks[0].ctypes.data % ALIGNMENT:
-            chunks[:] = [_joined(chunks, np.dtype(self.specs[place].dtype))]
-        return chunks[0]
+        return self._arrays[place][: self._used[place]]
 
 
 class DiskTable(FeatureTable):
@@ -299,13 +310,12 @@ class DiskTable(FeatureTable):
         return values
 
 
-def _joined(chunks: list[npt.NDArray[Any]], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """One array, which TensorFlow can take as it is."""
-    size = sum(chunk.size for chunk in chunks)
-    memory = np.empty(size * dtype.itemsize + ALIGNMENT, np.uint8)
+def _aligned_empty(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Uninitialised values, which TensorFlow can take as they are."""
+    bytes_each = np.dtype(dtype).itemsize
+    memory = np.empty(size * bytes_each + ALIGNMENT, np.uint8)
     begin = -memory.ctypes.data % ALIGNMENT
-    joined = memory[begin : begin + size * dtype.itemsize].view(dtype)
-    return np.concatenate(chunks, out=joined) if chunks else joined
+    return memory[begin : begin + size * bytes_each].view(dtype)
 
 
 @contextmanager

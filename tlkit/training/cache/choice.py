@@ -18,7 +18,7 @@ from tlkit.features import ColumnSpec, DiskTable, FeatureTable, MemoryTable, fea
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.preprocessing.views import Views
 from tlkit.training.cache.boundary import FEATURES, Parts
-from tlkit.training.cache.columns import column_specs, in_storage
+from tlkit.training.cache.columns import OTHER, column_specs, in_storage
 from tlkit.training.cache.features import Features
 from tlkit.training.cache.key import key_of_boundary
 
@@ -74,13 +74,16 @@ class Wanted:
     @functools.cached_property
     def specs(self) -> tuple[ColumnSpec, ...]:
         """The columns, in float32."""
-        return column_specs(self.parts)
+        given = self.preprocessing
+        return column_specs(self.parts, given.sequence_length if isinstance(given, TextPreprocessing) else 0)
 
     def features(self, table: FeatureTable, storage: str) -> Features:
         return Features(self.parts, table, storage, self.preprocessing, self.hashes)
 
-    def in_memory(self, storage: str) -> Features:
-        return self.features(MemoryTable(in_storage(self.specs, storage)), storage)
+    def count_values(self, features: Features) -> list[int]:
+        """Values of all rows, by column."""
+        each = [features.count_values(examples, self.views[name]) for name, examples in self.splits.items()]
+        return [sum(of_column) for of_column in zip(*each, strict=True)]
 
     def count_bytes(self, features: Features) -> int:
         return sum(features.count_bytes(examples, self.views[name]) for name, examples in self.splits.items())
@@ -98,6 +101,17 @@ class Wanted:
 
 def off(reason: str) -> CacheChoice:
     return CacheChoice("off", reason)
+
+
+def find_problem(wanted: Wanted) -> str | None:
+    """Why features cannot be stored, if they cannot. What is above the boundary is asked about two texts."""
+    axes = {spec.axis for spec in wanted.specs}
+    if OTHER in axes:
+        return "the size of the features follows from neither the tokens nor the words of a text"
+    features = wanted.features(MemoryTable(wanted.specs), "float32")
+    if axes != {None} and features.reads_padding(wanted.splits["train"]):
+        return "what trains reads the padding of texts, which is not stored: its head should use `mask`"
+    return None
 
 
 def choose_cache(
@@ -186,7 +200,7 @@ def require_room(spec: CacheConfig, wanted: Wanted) -> None:
 def _storage(spec: CacheConfig, wanted: Wanted) -> str:
     if spec.storage != "auto":
         return spec.storage
-    exact = wanted.count_bytes(wanted.in_memory("float32"))
+    exact = wanted.count_bytes(wanted.features(MemoryTable(wanted.specs), "float32"))
     return "float32" if exact <= FLOAT32_UP_TO else "float16"
 
 
@@ -204,10 +218,12 @@ def _open(spec: CacheConfig, wanted: Wanted, storage: str) -> tuple[Features | N
             if spec.mode == "disk":
                 raise
             note = f"; in memory: {error}"
-    features = wanted.in_memory(storage)
+    table = MemoryTable(in_storage(wanted.specs, storage))
+    features = wanted.features(table, storage)
     total = wanted.count_bytes(features)
     if total > USABLE_MEMORY * psutil.virtual_memory().available:
         return None, None, f"{_size(total)} of features do not fit into memory{note}"
+    table.reserve(wanted.count_values(features))
     return features, None, note
 
 

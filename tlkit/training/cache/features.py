@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -16,16 +17,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tlkit.data import Examples
-from tlkit.data.batches import padded_lengths
 from tlkit.data.pipeline import InputsOf, hash_ids, pipeline_options, sample_reader
 from tlkit.data.tensors import as_tensor
 from tlkit.errors import TrainingError
 from tlkit.features import FeatureTable
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
-from tlkit.preprocessing.views import Views
+from tlkit.preprocessing.views import Views, plain_view
 from tlkit.progress import track
 from tlkit.training.cache.boundary import Parts
-from tlkit.training.cache.columns import TOKENS, WORDS, from_storage, take_rows, to_storage
+from tlkit.training.cache.columns import TOKENS, WORDS, from_storage, pad_beyond, take_rows, to_storage
 
 BATCH_SIZE = 32
 RELEASE_EVERY = 5  # batches; whatever is touched maps 64 kB around it
@@ -64,14 +64,19 @@ class Features:
         """Examples × views that have to be computed."""
         return int((self.rows(examples, views) < 0).any(axis=2).sum())
 
+    def count_values(self, examples: Examples, views: Views) -> list[int]:
+        """Values of all rows of these examples, by column."""
+        lengths, each = _lengths(examples, self.preprocessing), len(views) * self._rows_each
+        return [
+            each * math.prod(spec.shape) * (int(lengths[spec.axis].sum()) if spec.axis else len(examples))
+            for spec in self.table.specs
+        ]
+
     def count_bytes(self, examples: Examples, views: Views) -> int:
         """Bytes of all rows of these examples."""
-        lengths = _lengths(examples, self.preprocessing)
-        each = sum(
-            spec.bytes_each * (int(lengths[spec.axis].sum()) if spec.axis else len(examples))
-            for spec in self.table.specs
-        )
-        return each * len(views) * self._rows_each
+        counts = self.count_values(examples, views)
+        sizes = [np.dtype(spec.dtype).itemsize for spec in self.table.specs]
+        return sum(count * size for count, size in zip(counts, sizes, strict=True))
 
     def fill(self, examples: Examples, views: Views, name: str, below: Features | None = None) -> None:
         """Compute what is missing, with a progress bar that says `name`.
@@ -140,6 +145,24 @@ class Features:
             self.seconds += below.measure(examples, views) if below.seconds is None else below.seconds
         return each
 
+    def reads_padding(self, examples: Examples) -> bool:
+        """Whether a text gets another answer where its padding is empty, as that of stored features is.
+
+        Asked of the shortest text, beside the longest.
+        """
+        chosen = examples.take(examples.by_length[[0, -1]])
+        (inputs,) = self._make_raw(chosen, plain_view())(tf.range(len(chosen), dtype=tf.int64))
+        lengths = _lengths(chosen, self.preprocessing)
+        of_rows = {axis: np.repeat(sizes, self._rows_each) for axis, sizes in lengths.items()}
+        computed = self.parts.lower(inputs, training=False)
+        stored = {
+            spec.name: pad_beyond(spec, computed[spec.name], of_rows[spec.axis])
+            for spec in self.table.specs
+            if spec.axis
+        }
+        wanted, found = (self.parts.upper(each, training=False) for each in (computed, computed | stored))
+        return not np.allclose(found, wanted, rtol=1e-3, atol=1e-5, equal_nan=True)
+
     @property
     def _rows_each(self) -> int:
         """Two for a pair of texts that is compared, one for anything else."""
@@ -197,10 +220,13 @@ class Features:
         columns = [(column, as_tensor(column.values)) for column in self.table.columns()]
         shapes = {name: tensor.shape for name, tensor in self.parts.lower.output.items()}
         dtypes = {name: tensor.dtype for name, tensor in self.parts.lower.output.items()}
+        buckets = self.preprocessing.buckets if isinstance(self.preprocessing, TextPreprocessing) else ()
 
         def gather(rows: tf.Tensor) -> dict[str, tf.Tensor]:
             flat = tf.reshape(rows, [-1])
-            values = {column.spec.name: take_rows(column, tensor, flat) for column, tensor in columns}
+            values = {
+                column.spec.name: take_rows(column, tensor, flat, buckets) for column, tensor in columns
+            }
             return {
                 name: tf.ensure_shape(from_storage(value, dtypes[name]), shapes[name])
                 for name, value in values.items()
@@ -226,18 +252,18 @@ class Features:
             if row < 0 and each not in seen:  # the same content may be there twice
                 new.append(place)
                 seen.add(each)
-        arrays = []
+        arrays, sizes = [], {}
         for spec in self.table.specs:
             values = outputs[spec.name].numpy()
             if values.dtype == np.float16 and not np.isfinite(values).all():
                 raise Overflow(f"The activations do not fit into {self.storage}. Use cache.storage=bfloat16.")
             values = values[new]
             if spec.axis:
-                values = values[np.arange(values.shape[1]) < lengths[spec.axis][new][:, None]]
+                # Of a text that is cut by its characters the model sees less than was counted.
+                sizes[spec.axis] = np.minimum(lengths[spec.axis][new], values.shape[1])
+                values = values[np.arange(values.shape[1]) < sizes[spec.axis][:, None]]
             arrays.append(values)
-        self.table.add(
-            [ids[place] for place in new], arrays, {axis: sizes[new] for axis, sizes in lengths.items()}
-        )
+        self.table.add([ids[place] for place in new], arrays, sizes)
 
 
 class ReleaseMemory(keras.callbacks.Callback):
@@ -259,9 +285,13 @@ class ReleaseMemory(keras.callbacks.Callback):
 def _lengths(
     examples: Examples, preprocessing: ImagePreprocessing | TextPreprocessing
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """How many tokens and words each example has where it is padded no more than it has to be."""
-    padded = padded_lengths(examples, preprocessing)
-    lengths = {} if padded is None else {TOKENS: padded}
+    """How many tokens and words of each example are stored: no padding, where the model has a mask for it."""
+    lengths = {}
+    if isinstance(preprocessing, TextPreprocessing) and examples.lengths is not None:
+        own = examples.lengths.astype(np.int64)
+        lengths[TOKENS] = (
+            own if preprocessing.input.mask else np.full_like(own, preprocessing.sequence_length)
+        )
     if examples.targets.dtype == object:
         lengths[WORDS] = np.array([len(tags) for tags in examples.targets], np.int64)
     return lengths

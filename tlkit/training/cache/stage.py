@@ -13,7 +13,7 @@ from tlkit.preprocessing import TextPreprocessing
 from tlkit.preprocessing.views import plain_view
 from tlkit.progress import make_console
 from tlkit.training.cache.boundary import Parts, divide
-from tlkit.training.cache.choice import CacheChoice, Wanted, choose_cache, off, require_room
+from tlkit.training.cache.choice import CacheChoice, Wanted, choose_cache, find_problem, off, require_room
 from tlkit.training.cache.features import Features, Overflow
 from tlkit.training.freeze import apply_freeze
 from tlkit.training.trainable import Trainable
@@ -129,7 +129,7 @@ def want_features(run: Trainable, parts: Parts | None, below: Features | None = 
         advice = "" if is_text else "; cache.views=4 would store so many versions of each example"
         return f"the augmentation draws anew every epoch{advice}"
     table = run.dataset.manifest.table
-    return Wanted(
+    wanted = Wanted(
         parts=parts,
         preprocessing=run.preprocessing,
         splits={name: run.dataset.splits[name] for name in STORED if name in run.dataset.splits},
@@ -138,6 +138,7 @@ def want_features(run: Trainable, parts: Parts | None, below: Features | None = 
         backbone=run.backbone,
         below=below,
     )
+    return find_problem(wanted) or wanted
 
 
 def _store(run: Trainable, stage: Stage, wanted: Wanted) -> tuple[CacheChoice, Features | None]:
