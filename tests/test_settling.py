@@ -13,6 +13,7 @@ from tlkit.config import TrainingConfig
 from tlkit.errors import ConfigError
 from tlkit.plans import Stage, make_plan
 from tlkit.training import settling, train_stages
+from tlkit.training.best import checkpoint, epoch_log, put_back_earlier
 from tlkit.training.optimizing.schedules import make_schedule
 from tlkit.training.settling import count_settled
 
@@ -161,6 +162,21 @@ def test_what_was_frozen_since_comes_back_with_the_best_epoch_and_its_stored_fea
     trained = train_stages(run, stages[:1], tmp_path / "last", [Guess(run, (0, 1, 2))])
     assert [record.cache["mode"] for record in trained.records] == ["off", "disk"]
     assert trained.features is None, "the evaluation would read those of other weights"
+
+
+@pytest.mark.parametrize(("latest", "comes_back"), [(0.7, 1.0), (0.8, 1.0), (0.9, None)])
+def test_of_equal_epochs_the_first_comes_back_and_a_later_better_one_stays(latest, comes_back, tmp_path):
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False)(inputs))
+    for folder in ("stages", "logs"):
+        (tmp_path / folder).mkdir()
+    for number, (name, value) in enumerate({"a": 0.8, "b": 0.8, "c": latest}.items(), 1):
+        model.set_weights([np.full((1, 1), number)])
+        stage = Stage(name, "all", 1, 0.1, parts_before=("a", "b"))
+        model.save_weights(checkpoint(tmp_path, stage))
+        epoch_log(tmp_path, stage).write_text(f"epoch,val_accuracy\n0,0.1\n1,{value}\n")
+    assert put_back_earlier(model, stage, tmp_path, "val_accuracy", "max") == (comes_back is not None)
+    assert model.get_weights()[0].item() == (comes_back or 3.0)
 
 
 def test_a_part_has_a_name_of_its_own():

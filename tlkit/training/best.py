@@ -58,7 +58,8 @@ def put_back_earlier(model: keras.Model, stage: Stage, folder: Path, monitor: st
     before, latest = values_before(stage, folder, monitor), _values(folder, stage, monitor)
     if before.empty or _best(before, mode) < _best(latest, mode):
         return False
-    return put_back_best(model, _parts_before(stage), folder, monitor, mode)
+    first_last = _parts_before(stage)[::-1]  # of equal epochs a stage ends with the first, as Keras has it
+    return put_back_best(model, first_last, folder, monitor, mode)
 
 
 def values_before(stage: Stage, folder: Path, monitor: str) -> pd.Series:
