@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 from test_feature_cache import EXACT, HEAD, OFF, TOP, Losses, cached_run, reason, train
-from test_finetune_texts import animals, write_table
+from test_finetune_texts import write_table, write_task_tables
 
 from tlkit.config import HeadConfig, load_config
 from tlkit.freezing import group_layers
@@ -54,24 +54,11 @@ def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     texts, others = make_texts(), make_texts(most=8, seed=1)
     random.Random(2).shuffle(others)
-    same = [first == second for first, second in zip(animals(texts), animals(others), strict=True)]
     scores = [round(len(text) / 80, 2) + 0.01 for text in texts]
     both = ["cat|long" if len(text) > 30 else "cat" if "cat" in text else "long" for text in texts]
-    tags = [["O", f"B-{row[1].upper()}", *["O"] * (len(row) - 2)] for row in map(str.split, texts)]
-    pairs = {"text": texts, "text_b": others}
-    return {
-        "classify": write_table(folder / "classify.csv", text=texts, label=animals(texts)),
-        "multilabel": write_table(folder / "multilabel.csv", text=texts, label=both),
-        "regress": write_table(folder / "regress.csv", text=texts, label=scores),
-        "pair": write_table(folder / "pair.csv", **pairs, label=["same" if one else "other" for one in same]),
-        "pair_numbers": write_table(folder / "pair_numbers.csv", **pairs, label=scores),
-        "tokens": write_table(
-            folder / "tokens.csv",
-            tokens=[json.dumps(text.split()) for text in texts],
-            label=[" ".join(row) for row in tags],
-        ),
-        "embed": write_table(folder / "embed.csv", **pairs, label=scores),
-    }
+    words = [text.split() for text in texts]
+    tags = [["O", f"B-{row[1].upper()}", *["O"] * (len(row) - 2)] for row in words]
+    return write_task_tables(folder, texts, others, both=both, scores=scores, words=words, tags=tags)
 
 
 def prepared(

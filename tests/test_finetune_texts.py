@@ -62,12 +62,39 @@ def animals(texts: list[str]) -> list[str]:
     return [text.split()[1] for text in texts]
 
 
+def write_task_tables(
+    folder: Path,
+    texts: list[str],
+    others: list[str],
+    *,
+    both: list[str],
+    scores: list[float],
+    words: list[list[str]],
+    tags: list[list[str]],
+) -> dict[str, Path]:
+    """A table for every task. `others` are the second texts of pairs, `both` the labels of `multilabel`."""
+    same = [first == second for first, second in zip(animals(texts), animals(others), strict=True)]
+    pairs = {"text": texts, "text_b": others}
+    return {
+        "classify": write_table(folder / "classify.csv", text=texts, label=animals(texts)),
+        "multilabel": write_table(folder / "multilabel.csv", text=texts, label=both),
+        "regress": write_table(folder / "regress.csv", text=texts, label=scores),
+        "pair": write_table(folder / "pair.csv", **pairs, label=["same" if one else "other" for one in same]),
+        "pair_numbers": write_table(folder / "pair_numbers.csv", **pairs, label=scores),
+        "tokens": write_table(
+            folder / "tokens.csv",
+            tokens=[json.dumps(row) for row in words],
+            label=[" ".join(row) for row in tags],
+        ),
+        "embed": write_table(folder / "embed.csv", **pairs, label=scores),
+    }
+
+
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("tables")
     texts, others = make_sentences(), make_sentences(seed=1)
     random.Random(2).shuffle(others)
-    same = [first == second for first, second in zip(animals(texts), animals(others), strict=True)]
     scores = [round(5 * len(text) / 60, 2) + 0.01 for text in texts]
     both = ["cat|long" if len(text) > 25 else "cat" if "cat" in text else "" for text in texts]
     draw = random.Random(0)
@@ -84,21 +111,12 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ),
         encoding="utf-8",
     )
-    pairs = {"text": texts, "text_b": others}
+    written = write_task_tables(folder, texts, others, both=both, scores=scores, words=words, tags=tags)
     return {
-        "classify": write_table(folder / "classify.csv", text=texts, label=animals(texts)),
-        "multilabel": write_table(folder / "multilabel.csv", text=texts, label=both),
-        "regress": write_table(folder / "regress.csv", text=texts, label=scores),
-        "pair": write_table(folder / "pair.csv", **pairs, label=["same" if one else "other" for one in same]),
-        "pair_numbers": write_table(folder / "pair_numbers.csv", **pairs, label=scores),
+        **written,
         "tokens": conll,
-        "tokens_table": write_table(
-            folder / "tokens.csv",
-            tokens=[json.dumps(row) for row in words],
-            label=[" ".join(row) for row in tags],
-        ),
-        "embed": write_table(folder / "embed.csv", **pairs, label=scores),
-        "embed_pairs": write_table(folder / "embed_pairs.csv", **pairs),
+        "tokens_table": written["tokens"],
+        "embed_pairs": write_table(folder / "embed_pairs.csv", text=texts, text_b=others),
     }
 
 
