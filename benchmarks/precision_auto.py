@@ -22,7 +22,7 @@ from typing import Any
 from rich.table import Table
 from sides import Answer, Found, Side, make_parser, median, run_sides
 
-BACKBONES = ("efficientnet_lite0", "resnet18", "minilm_l6", "dinov2_vits14")
+BACKBONES = ("efficientnet_lite0", "mobilenet_v2_torchvision", "minilm_l6", "dinov2_vits14")
 TEXTS = ("minilm_l6",)
 AUTO = "auto"
 SETTINGS = {
