@@ -65,7 +65,7 @@ def test_a_run_leaves_everything_behind_that_its_folder_promises(run):
     }
     assert not list(run.path.rglob("*partial*"))
     result = json.loads((run.path / "result.json").read_text())
-    assert set(result) == {"metrics", "stages", "seconds", "environment"}
+    assert set(result) == {"metrics", "stages", "resumed", "seconds", "environment"}
     assert set(result["metrics"]) == {"validation", "test"}
     assert result["stages"][0]["frozen_unchanged"] is True
     config = yaml.safe_load((run.path / "config.yaml").read_text())

@@ -16,7 +16,7 @@ from tlkit.errors import ConfigError, TrainingError
 from tlkit.plans import Stage
 from tlkit.training import train_stages
 from tlkit.training.lr_range import RisingRate, measure_rates, smooth, suggest_rates
-from tlkit.training.unchanged import random_state_unchanged
+from tlkit.training.random_state import random_state_unchanged
 
 from test_training import make_run, moved, values
 

@@ -21,6 +21,9 @@ from tlkit.errors import ConfigError
 @config_options()
 @overwrite_option
 @click.option(
+    "--resume", is_flag=True, help="Go on with the run in --out from its last save, or begin it there."
+)
+@click.option(
     "--dry-run", is_flag=True, help="Show config, layer groups, stages and an estimate; train nothing."
 )
 @click.option(
@@ -34,6 +37,7 @@ from tlkit.errors import ConfigError
 def finetune(
     arguments: tuple[str, ...],
     overwrite: bool,
+    resume: bool,
     dry_run: bool,
     changes: tuple[str, ...],
     as_json: bool,
@@ -50,6 +54,7 @@ def finetune(
     tlkit finetune --data photos/ --plan gradual --epochs 5 head.dropout=0.3
     tlkit finetune config.yaml --seed 1
     tlkit finetune --data reviews.csv --compare preprocessing.sequence_length=64
+    tlkit finetune --out runs/photos-1 --resume
     """
     from tlkit.cli.report import print_comparison, print_dry_run, print_next_steps, print_run
     from tlkit.config import load_config
@@ -58,7 +63,9 @@ def finetune(
     options = chosen_options(parameters)
     config = load_config(path, overrides, options).config
     other = load_config(path, [*overrides, *changes], options).config
-    if config.data.source is None:
+    if resume and (overwrite or dry_run or changes):
+        raise ConfigError("--resume goes with neither --overwrite nor --dry-run nor --compare.")
+    if config.data.source is None and not resume:
         raise ConfigError(
             "No data. Add --data FOLDER (one folder per class) or --data TABLE.csv, or try: tlkit demo"
         )
@@ -74,7 +81,7 @@ def finetune(
     if changes:
         print_comparison(compare_runs(config, other, changes, overwrite), as_json)
         return
-    run = run_finetune(config, overwrite=overwrite)
+    run = run_finetune(config, overwrite=overwrite, resume=resume)
     print_run(run, as_json)
     if not as_json:
         print_next_steps(run)

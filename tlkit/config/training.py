@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,8 @@ from tlkit.config.base import Options
 from tlkit.config.plan import Decay, Epochs, Rate, Schedule
 
 WEIGHT_DECAY = 0.004
+_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h)")
 
 
 class ClipConfig(Options):
@@ -89,9 +92,31 @@ class TrainingConfig(Options):
     that is trained from scratch 3, because it soon learns the examples by heart."""
     restore_best: bool = False
     """End every stage with the weights of its best epoch instead of its last, also without `patience`."""
+    save_every: Annotated[int, pydantic.Field(ge=1)] | str | None = "10min"
+    """How often a run is saved within an epoch, so that `--resume` goes on from there: after so many steps,
+    or after a time such as `90s`, `10min` or `1h`. None: at the end of epochs alone, as in any case."""
     gradient_health: bool = True
     """Measure gradients, updates and activations of every layer group once an epoch, on one batch, and say
     what stands out. Training is not changed by it."""
+
+    @pydantic.field_validator("save_every")
+    @classmethod
+    def _is_steps_or_time(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, str) and (_TIME.fullmatch(value) is None or not _seconds(value)):
+            raise ValueError(
+                f"should be a number of steps, or a time such as 90s, 10min or 1h, received {value!r}"
+            )
+        return value
+
+    @property
+    def save_steps(self) -> int | None:
+        """Steps between two saves; None where they are not counted."""
+        return self.save_every if isinstance(self.save_every, int) else None
+
+    @property
+    def save_seconds(self) -> float | None:
+        """Seconds between two saves; None where they are not measured."""
+        return _seconds(self.save_every) if isinstance(self.save_every, str) else None
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -116,3 +141,8 @@ class TrainingConfig(Options):
         if self.optimizer == "adam" and self.weight_decay not in (0.0, WEIGHT_DECAY):
             raise ValueError("weight_decay is not an option of optimizer: adam; adamw is Adam with it")
         return self
+
+
+def _seconds(time: str) -> float:
+    match = _TIME.fullmatch(time)
+    return 0.0 if match is None else float(match[1]) * _UNITS[match[2]]

@@ -37,6 +37,7 @@ def make_pipeline(
     batch_tokens: int | None = None,
     inputs_of: InputsOf | None = None,
     mixing: Mixing | None = None,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
     """Batches `(inputs, targets)`, or `(inputs, targets, weights)` where there are weights.
 
@@ -52,7 +53,7 @@ def make_pipeline(
     `replicas` is how many share each batch: where the last one would leave some of them without an example
     (BatchNorm then learns NaN), it is joined to the one before. `inputs_of` gives the inputs in place of
     reading, augmenting and encoding: see `InputsOf`. `mixing` mixes the pictures of each batch, and their
-    targets: see `Mixing`.
+    targets: see `Mixing`. `first_step` batches of the first epoch are left out; nothing of them is read.
     """
     count = len(examples)
     if training:
@@ -107,9 +108,11 @@ def make_pipeline(
         return inputs, *parts
 
     dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(plain(batches_of))
+    dataset = dataset.skip(first_step)
     make = make_batch if own_functions else plain(make_batch)
     dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(epochs * steps))
+    if not first_step:  # Keras counts the steps that were left out, too: with the number it would end early
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(epochs * steps))
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(pipeline_options())
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+
+import filelock
 
 from tlkit.errors import ConfigError, StorageError
 from tlkit.results.record import Result
 from tlkit.results.writing import check_free, storage_error, write_json, writing_folder
 
 Status = Literal["running", "complete", "interrupted", "failed"]
+LOCK = ".lock"
 STATUSES = ("running", "complete", "interrupted", "failed")
 
 
@@ -52,7 +58,11 @@ class RunFolder:
     def require_free(out: str | Path | None, overwrite: bool = False) -> None:
         """Raise the StorageError that `create` would raise for a folder that is taken, before any work."""
         if out is not None:
-            check_free(Path(out).expanduser(), overwrite, is_run)
+            path = Path(out).expanduser()
+            check_free(path, overwrite, is_run)
+            if overwrite and path.is_dir() and is_run(path):
+                with RunFolder(path).locked():
+                    pass
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -134,8 +144,37 @@ class RunFolder:
         return self.path / "state.json"
 
     @property
+    def saves(self) -> Path:
+        """The folder of what a resume needs, until the run is complete."""
+        return self.path / "state"
+
+    @property
+    def asked(self) -> Path:
+        """What the config set that the run began with, by dotted path; the rest were defaults."""
+        return self.path / "state" / "asked.json"
+
+    @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While the block runs, no other run uses the folder. The lock of a process that died is none.
+
+        Raises:
+            StorageError: Another run does, or the folder cannot be written to.
+        """
+        lock = filelock.FileLock(self.path / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise StorageError(f"{self.path} is in use: another run writes to it.") from None
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def start(self) -> RunFolder:
         self.write_state("running")
@@ -162,6 +201,7 @@ class RunFolder:
         stage = result.stages[-1].name if result.stages else None
         self.write_state("complete", stage)
         write_json(self.result, result.to_dict())
+        shutil.rmtree(self.saves, ignore_errors=True)
 
     @property
     def is_complete(self) -> bool:

@@ -51,18 +51,21 @@ class StageRecord:
 class Result:
     """The outcome of a complete run.
 
-    `metrics` maps a split (`validation`, `test`) to its metrics; `seconds` is the whole run.
+    `metrics` maps a split (`validation`, `test`) to its metrics; `seconds` is the whole run. `resumed` says
+    where it went on after it had stopped: `stage`, `epoch` (from 1), `step` (how many it had done in it).
     """
 
     metrics: dict[str, dict[str, Any]]
     stages: tuple[StageRecord, ...]
     seconds: float
     environment: dict[str, Any] = field(default_factory=dict)
+    resumed: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "metrics": self.metrics,
             "stages": [stage.to_dict() for stage in self.stages],
+            "resumed": list(self.resumed),
             "seconds": self.seconds,
             "environment": self.environment,
         }
@@ -79,7 +82,8 @@ class Result:
             raise TypeError("metrics are not a table per split")
         if not isinstance(known["seconds"], int | float):
             raise TypeError("seconds are not a number")
-        return cls(**{**known, "stages": tuple(StageRecord.from_dict(stage) for stage in known["stages"])})
+        stages = tuple(StageRecord.from_dict(stage) for stage in known["stages"])
+        return cls(**{**known, "stages": stages, "resumed": tuple(known.get("resumed", ()))})
 
 
 def environment() -> dict[str, Any]:

@@ -9,7 +9,8 @@ from tlkit.training.compute.candidates import require_compilable
 from tlkit.training.compute.choice import ComputeChoice
 from tlkit.training.freeze import apply_freeze, trained_groups
 from tlkit.training.optimizing.accumulation import require_whole_update
-from tlkit.training.stages import train_stages
+from tlkit.training.resuming.saver import Saving
+from tlkit.training.stages import Trained, train_stages
 from tlkit.training.timing import StageTime, time_stage
 from tlkit.training.trainable import Trainable
 
@@ -18,8 +19,10 @@ __all__ = [
     "CacheChoice",
     "ComputeChoice",
     "Features",
+    "Saving",
     "StageTime",
     "Trainable",
+    "Trained",
     "adapted",
     "apply_freeze",
     "choose_batch_size",

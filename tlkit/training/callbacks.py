@@ -12,6 +12,7 @@ import keras
 from tlkit.config import TrainingConfig
 from tlkit.errors import TrainingError
 from tlkit.plans import Stage
+from tlkit.results import write_text
 from tlkit.training.best import BestEpoch, checkpoint, ends_with_best, epoch_log, values_before
 from tlkit.training.display import LiveDisplay
 from tlkit.training.optimizing.averaging import AveragedWeights
@@ -32,6 +33,7 @@ def make_callbacks(
     training: TrainingConfig,
     folder: Path,
     name_batch: Callable[[int, int], Sequence[str]],
+    epochs_logged: int | None = None,
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of a stage, in order.
 
@@ -42,7 +44,10 @@ def make_callbacks(
         training: Which of the optional ones run.
         folder: The run folder; checkpoints go to `stages/`, logs to `logs/`.
         name_batch: (epoch, step) → ids of the examples in that batch.
+        epochs_logged: Of a stage that goes on, how many epochs of its log are to stay. None: it begins.
     """
+    if epochs_logged is not None:
+        _shorten(epoch_log(folder, stage), epochs_logged)
     watch = {"monitor": monitor, "mode": mode}
     callbacks: list[keras.callbacks.Callback] = [
         *([AveragedWeights()] if training.ema else []),  # before all that look at the weights
@@ -56,7 +61,7 @@ def make_callbacks(
         keras.callbacks.ModelCheckpoint(
             str(checkpoint(folder, stage)), save_best_only=True, save_weights_only=True, **watch
         ),
-        keras.callbacks.CSVLogger(str(epoch_log(folder, stage))),
+        keras.callbacks.CSVLogger(str(epoch_log(folder, stage)), append=epochs_logged is not None),
         keras.callbacks.TensorBoard(str(folder / "logs" / "tensorboard" / stage.name), write_graph=False),
     ]
     schedule = schedule_of(stage, training)
@@ -68,6 +73,13 @@ def make_callbacks(
             keras.callbacks.ReduceLROnPlateau(factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE, **watch)
         )
     return callbacks
+
+
+def _shorten(log: Path, epochs: int) -> None:
+    """Leave out the epochs that will be trained again."""
+    if log.exists():
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(log, "".join(lines[: 1 + epochs]))
 
 
 def close_all(callbacks: Sequence[keras.callbacks.Callback]) -> None:

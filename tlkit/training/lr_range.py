@@ -21,8 +21,9 @@ from tlkit.training.cache.stage import divide_stage
 from tlkit.training.compiling import compile_stage
 from tlkit.training.freeze import apply_freeze
 from tlkit.training.pipelines import training_pipeline
+from tlkit.training.random_state import random_state_unchanged
 from tlkit.training.trainable import Place, Trainable
-from tlkit.training.unchanged import model_unchanged, random_state_unchanged
+from tlkit.training.unchanged import model_unchanged
 
 LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 100
 FEWEST_STEPS = 10

@@ -8,13 +8,19 @@ from tlkit.data import make_pipeline
 from tlkit.plans import Stage
 from tlkit.preprocessing.views import plain_view
 from tlkit.training.cache.features import Features
+from tlkit.training.resuming.position import Position
 from tlkit.training.trainable import Place, Trainable
 
 
 def training_pipeline(
-    run: Trainable, stage: Stage, place: Place, features: Features | None = None
+    run: Trainable,
+    stage: Stage,
+    place: Place,
+    features: Features | None = None,
+    position: Position | None = None,
 ) -> tf.data.Dataset:
-    """All epochs of a stage, augmented and batched; no two epochs of a run draw the same."""
+    """The epochs of a stage from a position on, augmented and batched; no two of a run draw the same."""
+    position = position or Position()
     examples, inputs_of = run.dataset.splits["train"], None
     if features is not None:
         assert run.views is not None
@@ -26,8 +32,9 @@ def training_pipeline(
         training=True,
         seed=run.seed,
         stage=place.index,
-        epochs=stage.epochs,
-        first_epoch=place.first_epoch,
+        epochs=max(1, stage.epochs - position.epoch),  # Keras looks at a batch before any step
+        first_epoch=place.first_epoch + position.epoch,
+        first_step=position.step,
         sample_weights=run.example_weights,
         replicas=run.n_replicas,
         batch_tokens=run.update_tokens,

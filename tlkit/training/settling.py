@@ -16,20 +16,19 @@ from tlkit.progress import make_console
 
 
 def watch_settling(
-    groups: Sequence[LayerGroup], stage: Stage, last: Settling | None = None
+    groups: Sequence[LayerGroup], stage: Stage, moved: Mapping[str, float] | None = None
 ) -> Settling | None:
     """What watches a stage; None where its plan freezes nothing before the end.
 
     Args:
         groups: The backbone's layer groups, input to output.
         stage: What is to be trained.
-        last: What watched the stage before, of which this one may be the rest.
+        moved: What each group moved in the last epoch of the stage before, of which this one may be the rest.
     """
     if stage.auto_freeze is None:
         return None
     trained = groups[len(groups) - stage.n_trained(len(groups)) :]
-    before = last.moved if last is not None and stage.epochs_before else None
-    return Settling(trained, stage.auto_freeze, before)
+    return Settling(trained, stage.auto_freeze, moved if stage.epochs_before else None)
 
 
 class Settling(keras.callbacks.Callback):

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlkit.data import rows_of_batch
 from tlkit.errors import StorageError, TrainingError
 from tlkit.plans import Stage
-from tlkit.preprocessing import ImagePreprocessing
-from tlkit.progress import make_console
 from tlkit.results import StageRecord
 from tlkit.training.adapters import Adapters, adapted
 from tlkit.training.best import ends_with_best, put_back_best, put_back_earlier
+from tlkit.training.cache.boundary import Parts
 from tlkit.training.cache.choice import CacheChoice
-from tlkit.training.cache.features import Features, ReleaseMemory
+from tlkit.training.cache.features import Features
 from tlkit.training.cache.stage import divide_stage, store_features
-from tlkit.training.callbacks import close_all, make_callbacks
 from tlkit.training.compiling import compile_stage
 from tlkit.training.compute.choice import ComputeChoice, choose_compute
-from tlkit.training.display import LiveDisplay
+from tlkit.training.fitting import Fit
 from tlkit.training.freeze import (
     apply_freeze,
     check_unchanged,
@@ -35,30 +33,35 @@ from tlkit.training.freeze import (
     hash_weights,
     trained_groups,
 )
-from tlkit.training.health.gradients import GradientHealth
-from tlkit.training.health.words import explain_health
 from tlkit.training.optimizing.stage_optimizers import stage_optimizer
-from tlkit.training.optimizing.state import OptimizerState, take_state
-from tlkit.training.out_of_memory import out_of_memory
-from tlkit.training.pipelines import training_pipeline, validation_pipeline
-from tlkit.training.settling import Settling, watch_settling
-from tlkit.training.trainable import Place, Trainable
+from tlkit.training.optimizing.state import take_state
+from tlkit.training.pipelines import training_pipeline
+from tlkit.training.resuming.position import Position
+from tlkit.training.resuming.progress import Progress
+from tlkit.training.resuming.saver import Saving, StageState, put_model
+from tlkit.training.settling import watch_settling
+from tlkit.training.trainable import Trainable
 from tlkit.training.training_model import TrainingModel
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: a record for each stage, the history with one row per epoch, and of the last
-    stage the features, where it stored them, and the adapters, where it had some."""
+    """What training leaves: a record for each stage, the history with one row per epoch, of the last stage
+    the features, where it stored them, and the adapters, where it had some; and where it had to go on."""
 
     records: list[StageRecord]
     history: pd.DataFrame
     features: Features | None
     adapters: Adapters | None
+    resumed: list[dict[str, Any]]
 
 
 def train_stages(
-    run: Trainable, stages: Sequence[Stage], folder: Path, callbacks: Sequence[keras.callbacks.Callback] = ()
+    run: Trainable,
+    stages: Sequence[Stage],
+    folder: Path,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    saving: Saving | None = None,
 ) -> Trained:
     """Train stage after stage.
 
@@ -67,6 +70,7 @@ def train_stages(
         stages: From `make_plan`.
         folder: The run folder: checkpoints and logs are written there.
         callbacks: The user's own Keras callbacks; they run in every stage.
+        saving: Where the run is saved, and the save that it goes on from. None: it is not saved.
 
     Raises:
         TrainingError: The loss is not finite, or memory ran out; with the weights of the best epoch so far,
@@ -75,114 +79,126 @@ def train_stages(
             same weights.
         FrozenWeightsMoved: A frozen weight changed during a stage.
         KeyboardInterrupt: After the weights of the best epoch so far were put back.
+        ConfigError: The save does not belong to the run.
     """
     for name in ("stages", "logs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    records, histories, first_epoch, state = [], [], 0, OptimizerState()
+    saved = None if saving is None else saving.resume
+    progress = Progress(list(stages)) if saved is None else _goes_on(run, saved)
     features: Features | None = None
-    settling: Settling | None = None
-    begun: list[Stage] = []
-    waiting = list(stages)
-    while waiting:
-        stage = waiting.pop(0)
-        begun.append(stage)
-        started = time.perf_counter()
-        place = Place(len(begun) - 1, len(begun) + len(waiting), first_epoch)
-        settling = watch_settling(run.groups, stage, settling)
+    adapters: Adapters | None = None
+    while progress.waiting or saved is not None:
+        stage = progress.begin_next() if saved is None else progress.begun[-1]
+        started = time.perf_counter() - (0.0 if saved is None else saved["seconds"])
+        settling = watch_settling(run.groups, stage, progress.moved)
         try:
             with adapted(run, stage) as adapters:
+                if saved is not None:
+                    put_model(run, progress, saved)
+                    features = _features_below(run, progress.begun)
                 apply_freeze(run.model, run.groups, stage, run.batch_norm)
                 frozen = frozen_weights(run.groups, stage, run.batch_norm)
                 before = hash_weights(frozen)
+                if saved is not None:
+                    before = dict(zip(before, saved["frozen"], strict=True))
                 parts = divide_stage(run, features)
-                choice, stored = store_features(run, stage, parts, features)
+                choice, stored = _store(run, stage, parts, features, saved)
                 if features is not None:
                     features.table.leave()
                 features = stored
-                batches = training_pipeline(run, stage, place, features)
-                model, compute = choose_compute(
-                    run,
-                    stage,
-                    parts,
-                    batches,
-                    partial(compile_stage, run, stage, parts, state),
-                    reads_features=features is not None,
-                )
+                position = Position() if saved is None else Position(**saved["position"])
+                batches = training_pipeline(run, stage, progress.place, features, position)
+                model, compute = _compile(run, progress, parts, batches, features, saved)
+                state = StageState(run, progress, before, model, started, choice, compute)
+                fit = Fit(run, state, folder, features, saving, saved)
                 own = [*callbacks, *([] if settling is None else [settling])]
-                history, state = _fit(run, model, batches, stage, place, folder, own, features, state)
+                history = fit.run_epochs(batches, own)
                 check_unchanged(before, frozen, stage.name)
                 seconds = time.perf_counter() - started
-                records.append(_record(run, stage, history, choice, compute, adapters, seconds))
+                record = _record(run, stage, history, choice, compute, adapters, seconds)
+                learnt = take_state(stage_optimizer(model), progress.state)
         except KeyboardInterrupt:
-            put_back_best(run.model, begun, folder, run.monitor, run.head.mode)
+            put_back_best(run.model, progress.begun, folder, run.monitor, run.head.mode)
             raise
         except (StorageError, TrainingError) as error:
-            error.keeps_best = put_back_best(run.model, begun, folder, run.monitor, run.head.mode)
+            error.keeps_best = put_back_best(run.model, progress.begun, folder, run.monitor, run.head.mode)
             raise
-        first_epoch += stage.epochs
-        histories.append(history)
-        rest = None if settling is None else stage.without(settling.n_settled, len(run.groups), len(history))
-        if rest is not None:
-            waiting.insert(0, rest.named_unlike(each.name for each in (*begun, *waiting)))
-        elif (
-            ends_with_best(stage, run.training)
+        rest = None
+        if settling is not None:
+            rest = stage.without(settling.n_settled, len(run.groups), len(history))
+            progress.moved = settling.moved
+        if (
+            rest is None
+            and ends_with_best(stage, run.training)
             and put_back_earlier(run.model, stage, folder, run.monitor, run.head.mode)
             and features is not None
         ):
             features.table.leave()  # below their boundary there are other weights now
             features = None
-    return Trained(records, pd.concat(histories, ignore_index=True), features, adapters)
+        progress.end_stage(record, history, learnt, rest)
+        saved = None
+    history = pd.concat(progress.histories, ignore_index=True)
+    return Trained(progress.records, history, features, adapters, progress.resumed)
 
 
-def _fit(
+def _goes_on(run: Trainable, saved: dict[str, Any]) -> Progress:
+    progress = Progress.from_plain(saved["progress"], [weight.path for weight in run.model.weights])
+    position = saved["position"]
+    here = {"stage": progress.begun[-1].name, "epoch": position["epoch"] + 1, "step": position["step"]}
+    return replace(progress, resumed=[*progress.resumed, here])
+
+
+def _features_below(run: Trainable, begun: Sequence[Stage]) -> Features | None:
+    """The features that the current stage's can be computed from, as they were when it began.
+
+    Those of the stage before, and so on down, as long as each of them froze more than the one before it: what
+    is below their boundaries has not changed since.
+    """
+    counts = [stage.n_trained(len(run.groups)) for stage in begun]
+    first = len(begun) - 1
+    while first and counts[first - 1] > counts[first]:
+        first -= 1
+    features: Features | None = None
+    for stage in begun[first:-1]:
+        apply_freeze(run.model, run.groups, stage, run.batch_norm)
+        _, stored = store_features(run, stage, divide_stage(run, features), features)
+        if features is not None:
+            features.table.leave()
+        features = stored
+    return features
+
+
+def _store(
     run: Trainable,
-    model: TrainingModel,
-    batches: tf.data.Dataset,
     stage: Stage,
-    place: Place,
-    folder: Path,
-    callbacks: Sequence[keras.callbacks.Callback],
+    parts: Parts | None,
+    below: Features | None,
+    saved: dict[str, Any] | None,
+) -> tuple[CacheChoice, Features | None]:
+    """Decide about stored features, or do again what was decided when the stage began."""
+    if saved is None:
+        return store_features(run, stage, parts, below)
+    choice = CacheChoice(**saved["cache"])
+    as_before = {"mode": choice.mode, **({} if choice.storage is None else {"storage": choice.storage})}
+    again = replace(run, cache=run.cache.model_copy(update=as_before))
+    return choice, store_features(again, stage, parts, below)[1]
+
+
+def _compile(
+    run: Trainable,
+    progress: Progress,
+    parts: Parts | None,
+    batches: tf.data.Dataset,
     features: Features | None,
-    state: OptimizerState,
-) -> tuple[pd.DataFrame, OptimizerState]:
-    plan = run.plan_batches(place.index)
-
-    def name_batch(epoch: int, step: int) -> Sequence[str]:
-        rows = rows_of_batch(plan, place.first_epoch + epoch, step)
-        return [str(name) for name in run.dataset.splits["train"].ids[rows]]
-
-    unit = "images" if isinstance(run.preprocessing, ImagePreprocessing) else "texts"
-    display = LiveDisplay(stage, f"{place.index + 1}/{place.n_stages}", plan.steps, run.n_train, unit)
-    built_in = make_callbacks(run.monitor, run.head.mode, stage, run.training, folder, name_batch)
-    # Without stored features the decoded pictures are read; the splits share one file.
-    mapped = run.dataset.splits["train"] if features is None else features.table
-    built_in.append(ReleaseMemory(mapped.release))
-    health = GradientHealth(run, stage, place, folder, features) if run.training.gradient_health else None
-    if health is not None:
-        built_in.append(health)
-    try:
-        history = model.fit(
-            batches,
-            epochs=stage.epochs,
-            steps_per_epoch=plan.steps,
-            validation_data=validation_pipeline(run, features),
-            callbacks=[*built_in, *callbacks, display],
-            shuffle=False,  # the pipeline has its own order
-            verbose=0,
-        )
-    except tf.errors.ResourceExhaustedError:
-        raise out_of_memory(run, stage) from None
-    finally:
-        close_all([*built_in, display])
-    table = pd.DataFrame(history.history)
-    table.insert(0, "epoch", range(1, len(table) + 1))
-    table.insert(0, "stage", stage.name)
-    if health is not None:
-        if health.skipped:
-            make_console().print(f"Gradient health: not measured: {health.skipped}", highlight=False)
-        for sentence in explain_health(health.table, table, stage):
-            make_console().print(sentence, highlight=False, soft_wrap=True)
-    return table, take_state(stage_optimizer(model), state)
+    saved: dict[str, Any] | None,
+) -> tuple[TrainingModel, ComputeChoice]:
+    """The compiled model of the current stage, as it is chosen, or was when the stage began."""
+    stage = progress.begun[-1]
+    compile_with = partial(compile_stage, run, stage, parts, progress.state)
+    if saved is not None:
+        compute = ComputeChoice(**saved["compute"])
+        return compile_with(compute.setting), compute
+    return choose_compute(run, stage, parts, batches, compile_with, reads_features=features is not None)
 
 
 def _record(

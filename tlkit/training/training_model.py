@@ -1,12 +1,14 @@
 """The model that `fit` runs: plain Keras, but for a few things that it gets wrong or leaves open.
 
-Private Keras API (`_compute_loss`, `_loss_tracker`, `_maybe_symbolic_build`, tried on Keras 3.15.1) is used
-here alone.
+Private Keras API (`_compute_loss`, `_loss_tracker`, `_maybe_symbolic_build`, `_symbolic_build`, tried on
+Keras 3.15.1) is used here alone.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,10 @@ class TrainingModel(keras.Model):
     mixed: Objective | None = None
     """What the targets of its training are a mix of, if they are one."""
 
+    train_function: Any
+    to_skip: int = 0
+    """How many steps `fit` has behind it where it begins in the middle of an epoch."""
+
     casting: Casting | None = None
     """What computes in another precision than float32, if anything does."""
 
@@ -72,6 +78,17 @@ class TrainingModel(keras.Model):
         is_boundary = isinstance(inputs, dict) and FEATURES in inputs
         boundary = inputs if is_boundary else self.parts.lower(inputs, training=False)
         return self.parts.upper(boundary, training=training)
+
+    def make_train_function(self, force: bool = False) -> None:
+        super().make_train_function(force)
+        if self.to_skip:
+            self.train_function = self._after(self.to_skip, self.train_function)
+            self.to_skip = 0
+
+    def _after(self, count: int, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """`step`, of which the first `count` calls do nothing."""
+        calls = itertools.count()
+        return lambda iterator: self.get_metrics_result() if next(calls) < count else step(iterator)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         n_replicas = self.distribute_strategy.num_replicas_in_sync
@@ -148,6 +165,11 @@ class TrainingModel(keras.Model):
         """
         if not self._compile_loss.built:
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def build_metrics(self, batch: Any) -> None:
+        """Make the variables of loss and metrics, which Keras else makes in the first step."""
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=batch)
 
     def save_weights(self, filepath: str | Path, overwrite: bool = True, **kwargs: Any) -> None:
         """Save whole or not at all, for checkpoint callbacks; without the optimizer's state."""

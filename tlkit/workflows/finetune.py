@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from tlkit.config import RunConfig, dump, to_yaml
 from tlkit.errors import Interrupted, StorageError, TrainingError
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.progress import make_console
-from tlkit.results import Result, RunFolder, environment, write_csv, write_text
-from tlkit.training import Features, features_of_split, require_room_for, train_stages
+from tlkit.results import Result, RunFolder, Saves, environment, write_csv, write_json, write_text
+from tlkit.stopping import Stop, stopped_by_signals
+from tlkit.training import Features, Saving, Trained, features_of_split, require_room_for, train_stages
 from tlkit.workflows.adapters import save_adapters
 from tlkit.workflows.arguments import own_classes, read_arguments
 from tlkit.workflows.evaluate import save_model
@@ -24,6 +25,7 @@ from tlkit.workflows.export import export_run
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.outputs import Outputs, evaluate_examples, model_function, save_outputs
 from tlkit.workflows.prepare import Prepared, prepare
+from tlkit.workflows.resume import Stopped, asked_for, find_stopped
 from tlkit.workflows.run import Run, load_run
 from tlkit.workflows.saved_models import copy_saved_models
 
@@ -33,50 +35,76 @@ NOT_EXPORTED = (
 )
 
 
-def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonObjects | None = None) -> Run:
+def run_finetune(
+    config: RunConfig,
+    *,
+    overwrite: bool = False,
+    objects: PythonObjects | None = None,
+    resume: bool = False,
+) -> Run:
     """Fine-tune as a config says, and leave a run folder.
 
     Args:
         config: Everything the run depends on.
         overwrite: Replace an earlier run in `config.out`.
         objects: Python objects that stand in for parts of the config.
+        resume: Go on with the run in `config.out` from its last save, as it was begun; where there is none
+            yet, begin it.
 
     Raises:
         TlkitError: Before training, whatever is wrong; no run folder is written then. While training, a loss
             that is not finite, memory that ran out, or a disk that is full: the best model so far is kept.
-        Interrupted: Ctrl-C was pressed; the best model so far was saved.
+        Interrupted: Ctrl-C was pressed; the run and its best model so far were saved.
+        SystemExit: The process was told to end (143); the run was saved.
     """
     started = time.perf_counter()
     objects = objects or PythonObjects()
-    RunFolder.require_free(config.out, overwrite)
-    prepared = prepare(config, objects)
-    require_room_for(prepared.trainable, prepared.stages)
-    for note in prepared.notes:
-        make_console().print(note, highlight=False, soft_wrap=True)
-    folder = RunFolder.create(config.out, prepared.dataset.name, prepared.entry.name, overwrite)
+    stopped = find_stopped(config, objects) if resume else None
+    if stopped is None:
+        RunFolder.require_free(config.out, overwrite)
+    elif stopped.folder.is_complete:
+        make_console().print(f"{stopped.folder.path} is complete: there is nothing to go on with.")
+        return load_run(stopped.folder.path)
+    with ExitStack() as stack:
+        if stopped is not None:
+            stack.enter_context(stopped.folder.locked())
+        prepared = prepare(config if stopped is None else stopped.config, objects)
+        require_room_for(prepared.trainable, prepared.stages)
+        for note in prepared.notes:
+            make_console().print(note, highlight=False, soft_wrap=True)
+        if stopped is None:
+            folder = RunFolder.create(config.out, prepared.dataset.name, prepared.entry.name, overwrite)
+            stack.enter_context(folder.locked())
+            stopped = Stopped(folder, config, None)
+        else:
+            stopped.require_same_data(prepared)
+        stop = Stop()
+        stack.enter_context(stopped_by_signals(stop))
+        return _train(prepared, stopped, stop, objects, started - stopped.seconds)
+
+
+def _train(prepared: Prepared, stopped: Stopped, stop: Stop, objects: PythonObjects, started: float) -> Run:
+    """The stages, and what follows them; what is left where they fail."""
+    folder = stopped.folder
+    go_on = f"go on with: tlkit finetune --out {folder.path} --resume"
     try:
-        _write_inputs(prepared, folder)
-        trained = train_stages(prepared.trainable, prepared.stages, folder.path, objects.callbacks)
-        write_csv(folder.history, trained.history)
-        save_model(prepared.trainable.model, folder)
-        if trained.adapters is not None:
-            save_adapters(prepared, trained.adapters, folder.adapters)
-        outputs = _evaluate(prepared, trained.features)
-        if trained.features is not None:
-            trained.features.table.leave()
-        save_outputs(outputs, prepared.config.objective, prepared.dataset.manifest.classes, folder)
-        if config.export and config.preprocessing.nltk:
-            make_console().print(NOT_EXPORTED, highlight=False, soft_wrap=True)
-        elif config.export:
-            run = load_run(folder.path).holding(prepared.trainable.model)
-            export_run(run, folder.export, outputs=outputs)
+        if stopped.saved is None:
+            _write_inputs(prepared, stopped)
+        folder.write_state("running")
+        saving = Saving(Saves(folder.saves), stop, stopped.saved)
+        trained = train_stages(prepared.trainable, prepared.stages, folder.path, objects.callbacks, saving)
+        outputs = _finish(prepared, trained, folder)
     except KeyboardInterrupt:
         save_model(prepared.trainable.model, folder)
         folder.write_state("interrupted")
         raise Interrupted(
             f"Interrupted. The best model so far is in {folder.path}; "
-            f"use it with: tlkit predict {folder.path}"
+            f"use it with: tlkit predict {folder.path}, or {go_on}"
         ) from None
+    except SystemExit:
+        folder.write_state("interrupted")
+        make_console().print(f"Terminated; {go_on}", highlight=False, soft_wrap=True)
+        raise
     except (StorageError, TrainingError) as error:
         note = ""
         with suppress(StorageError):  # the first error is the one to report
@@ -93,8 +121,27 @@ def run_finetune(config: RunConfig, *, overwrite: bool = False, objects: PythonO
             folder.write_state("failed")
         raise
     metrics = {name: output.metrics for name, output in outputs.items()}
-    folder.complete(Result(metrics, tuple(trained.records), time.perf_counter() - started, environment()))
+    seconds = time.perf_counter() - started
+    folder.complete(Result(metrics, tuple(trained.records), seconds, environment(), tuple(trained.resumed)))
     return load_run(folder.path).holding(prepared.trainable.model)
+
+
+def _finish(prepared: Prepared, trained: Trained, folder: RunFolder) -> dict[str, Outputs]:
+    """What follows training: history, model, evaluation, export."""
+    write_csv(folder.history, trained.history)
+    save_model(prepared.trainable.model, folder)
+    if trained.adapters is not None:
+        save_adapters(prepared, trained.adapters, folder.adapters)
+    outputs = _evaluate(prepared, trained.features)
+    if trained.features is not None:
+        trained.features.table.leave()
+    save_outputs(outputs, prepared.config.objective, prepared.dataset.manifest.classes, folder)
+    if prepared.config.export and prepared.config.preprocessing.nltk:
+        make_console().print(NOT_EXPORTED, highlight=False, soft_wrap=True)
+    elif prepared.config.export:
+        run = load_run(folder.path).holding(prepared.trainable.model)
+        export_run(run, folder.export, overwrite=True, outputs=outputs)
+    return outputs
 
 
 def finetune(
@@ -116,6 +163,7 @@ def finetune(
     callbacks: Any = (),
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     **settings: Any,
 ) -> Run:
     """Fine-tune a pretrained backbone on your own pictures or texts.
@@ -142,6 +190,8 @@ def finetune(
             epoch; they run in every stage.
         out: The run folder.
         overwrite: Replace an earlier run there.
+        resume: Go on with the run in `out` from its last save. Its config is its own; what is given here has
+            to be the same, but for more `epochs`.
         settings: Any other key of the config, such as `seed=1` or `training={"patience": 3}`.
 
     Raises:
@@ -174,12 +224,12 @@ def finetune(
         callbacks=callbacks,
     )
     with keras.saving.custom_object_scope(own_classes(backbone)):
-        return run_finetune(resolved, overwrite=overwrite, objects=objects)
+        return run_finetune(resolved, overwrite=overwrite, objects=objects, resume=resume)
 
 
-def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:
-    """What the run starts from, written before it trains."""
-    dataset = prepared.dataset
+def _write_inputs(prepared: Prepared, stopped: Stopped) -> None:
+    """What the run starts from, written before it trains; what was asked for, last."""
+    dataset, folder = prepared.dataset, stopped.folder
     # Trust is one person's, on one machine: it does not go along with the folder.
     config = prepared.config.model_copy(update={"out": str(folder.path), "trust": False})
     write_text(folder.config, to_yaml(dump(config)))
@@ -191,6 +241,7 @@ def _write_inputs(prepared: Prepared, folder: RunFolder) -> None:
         prepared.preprocessing.tokenizer.save(folder.tokenizer)
     if dataset.manifest.classes is not None:
         write_text(folder.labels, "".join(f"{name}\n" for name in dataset.manifest.classes))
+    write_json(folder.asked, asked_for(stopped.config))
 
 
 def _evaluate(prepared: Prepared, features: Features | None) -> dict[str, Outputs]:

@@ -28,7 +28,7 @@ from tlkit.training.lr_range import (
     measure_rates,
     suggest_rates,
 )
-from tlkit.training.unchanged import random_state_unchanged
+from tlkit.training.random_state import random_state_unchanged
 from tlkit.workflows.arguments import own_classes, read_arguments
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.prepare import prepare

@@ -11,8 +11,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tlkit.training.random_state import random_state_unchanged
 from tlkit.training.training_model import TrainingModel
-from tlkit.training.unchanged import random_state_unchanged, variables_unchanged
+from tlkit.training.unchanged import variables_unchanged
 
 TIMED_STEPS = 5
 SLOW = 1.5  # times the fastest step so far: nothing more has to be known

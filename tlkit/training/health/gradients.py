@@ -70,7 +70,7 @@ class GradientHealth(keras.callbacks.Callback):
         self.file = health_file(folder)
         self.batch: Any = _first_batch(run, place, features)
         self.group_of = {path: group.name for group in run.groups for path in group.weights}
-        self.before = pd.read_csv(self.file) if place.index and self.file.exists() else None
+        self.before = _stages_before(self.file, stage) if place.index else None
         self.rows: list[dict[str, Any]] = []
         self.measured: dict[str, dict[str, float]] = {}
         self.weights: list[npt.NDArray[Any]] = []
@@ -222,6 +222,14 @@ class Activations:
 def health_file(folder: Path) -> Path:
     """The table of all stages of a run."""
     return folder / "logs" / "gradient_health.csv"
+
+
+def _stages_before(file: Path, stage: Stage) -> pd.DataFrame | None:
+    """The rows of other stages: those of this one are measured again, or put back, where it begins anew."""
+    if not file.exists():
+        return None
+    table = pd.read_csv(file)
+    return table[table["stage"] != stage.name]
 
 
 def _is_relu(operation: Any) -> bool:

@@ -1,0 +1,228 @@
+"""Processes that are killed, told to end or interrupted, and what goes on afterwards.
+
+The long one, on its own: pytest -m slow tests/test_resume_processes.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tlkit
+from tlkit.results import RunFolder
+
+from conftest import make_pictures
+
+PLAN = "plan=[{train: head, epochs: 2}, {train: 1, epochs: 2}, {train: all, epochs: 2}]"
+# Ends the process, as SIGKILL does, in the middle of the named function's n-th call.
+DIES = """
+import importlib, os, signal, sys
+module, name, count, *arguments = sys.argv[1:]
+holder = importlib.import_module(module)
+*parents, last = name.split(".")
+for parent in parents:
+    holder = getattr(holder, parent)
+function, calls = getattr(holder, last), iter(range(int(count) - 1))
+def call(*args, **kwargs):
+    if next(calls, None) is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*args, **kwargs)
+setattr(holder, last, call)
+from tlkit.cli import main
+sys.exit(main(arguments))
+"""
+PLACES = {
+    "features being stored": ("tlkit.features.table", "DiskTable._write", 2),
+    "between two steps": ("tlkit.training.resuming.saver", "SaveProgress.on_train_batch_end", 5),
+    "arrays saved, the rest not": ("tlkit.results.saves", "write_text", 3),
+    "a stage ends": ("tlkit.training.stages", "check_unchanged", 1),
+    "the next stage begins": ("tlkit.training.stages", "apply_freeze", 2),
+    "evaluation": ("tlkit.workflows.finetune", "save_outputs", 1),
+    "export": ("tlkit.exporting.saved_model", "check_export", 1),
+    "the very end": ("tlkit.results.folder", "write_json", 2),
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return make_pictures(tmp_path_factory.mktemp("data") / "photos", per_class=12)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    words = {"good": ("fine", "warm", "lovely"), "bad": ("dull", "cold", "awful")}
+    draw = random.Random(0)
+    rows = [
+        {
+            "text": f"a {draw.choice(words[label])} film {number}" + " indeed" * draw.randrange(9),
+            "label": label,
+        }
+        for number in range(60)
+        for label in words
+    ]
+    path = tmp_path_factory.mktemp("data") / "films.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def arguments(data, out, *more):
+    backbone = "text_cnn" if Path(data).suffix == ".csv" else "image_cnn"
+    size = "preprocessing.sequence_length=24" if backbone == "text_cnn" else "preprocessing.image_size=32"
+    return [
+        *("finetune", "--data", str(data), "--out", str(out), "--backbone", backbone, "--batch-size", "8"),
+        *("--deterministic", "weights=none", size, PLAN, "training.save_every=2", "training.ema=0.9"),
+        *("head.dropout=0.3", "cache.mode=disk", *more),
+    ]
+
+
+def start(options, home, program=("-m", "tlkit")):
+    return subprocess.Popen(
+        [sys.executable, *program, *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TLKIT_HOME": str(home)},
+    )
+
+
+def finish(options, home):
+    with start(options, home) as process:
+        _, messages = process.communicate()
+    assert process.returncode == 0, messages
+
+
+def assert_same(out, expected):
+    one, other = tlkit.load(out), tlkit.load(expected)
+    for found, wanted in zip(one.model.weights, other.model.weights, strict=True):
+        np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+    assert (out / "history.csv").read_text() == (expected / "history.csv").read_text()
+    assert one.result.metrics == other.result.metrics
+    for name in ("outputs", "ids"):
+        np.testing.assert_array_equal(
+            np.load(out / "outputs.npz")[name], np.load(expected / "outputs.npz")[name]
+        )
+    assert not (out / "state").exists(), "a complete run needs no saves"
+
+
+def test_a_run_that_was_killed_in_every_part_of_it_ends_as_the_whole_one(photos, tmp_path):
+    finish(arguments(photos, tmp_path / "whole"), tmp_path / "home_a")
+    out, home = tmp_path / "killed", tmp_path / "home_b"
+    for module, name, count in PLACES.values():
+        options = [module, name, str(count), *arguments(photos, out, "--resume")]
+        with start(options, home, ("-c", DIES)) as process:
+            _, messages = process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"{name}: {messages}"
+        assert not (out / "result.json").exists()
+    finish(["finetune", "--out", str(out), "--resume"], home)
+    assert_same(out, tmp_path / "whole")
+    assert (
+        len(json.loads((out / "result.json").read_text())["resumed"]) >= 3
+    )  # kills between two saves are one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["photos", "texts"])
+def test_twenty_five_kills_at_random_moments(data, request, tmp_path):
+    source = request.getfixturevalue(data)
+    started = time.monotonic()
+    finish(arguments(source, tmp_path / "whole"), tmp_path / "home_a")
+    seconds = time.monotonic() - started
+    out, home, draw = tmp_path / "killed", tmp_path / "home_b", random.Random(0)
+    kills = 0
+    while kills < 25:
+        with start(arguments(source, out, "--resume"), home) as process:
+            try:
+                process.communicate(timeout=draw.uniform(0.2, 1.0) * seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+            else:
+                assert process.returncode == 0
+                assert_same(out, tmp_path / "whole")
+                out = tmp_path / f"killed{kills}"  # it came to its end: the next one begins
+    finish(arguments(source, out, "--resume"), home)
+    assert_same(out, tmp_path / "whole")
+
+
+def test_sigterm_saves_and_ends_with_143_and_ctrl_c_with_130(photos, tmp_path):
+    out = tmp_path / "run"
+    options = arguments(photos, out, "training.epochs=300", "plan=head")
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        before = newest(out)
+        with start([*options, "--resume"], tmp_path / "home", ("-c", LISTENS)) as process:
+            try:
+                wait_for(lambda at=before: newest(out) > at + 2, process)
+                started = time.monotonic()
+                process.send_signal(number)
+                _, messages = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        assert process.returncode == code, messages
+        assert time.monotonic() - started < 10
+        assert f"tlkit finetune --out {out} --resume" in messages
+        assert "Traceback" not in messages
+        assert RunFolder(out).read_state()["status"] == "interrupted"
+
+
+LISTENS = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from tlkit.cli import main; sys.exit(main())"
+)
+
+
+def test_two_runs_do_not_share_a_folder_and_a_dead_one_does_not_hold_it(photos, tmp_path):
+    out, home = tmp_path / "run", tmp_path / "home"
+    options = arguments(photos, out, "training.epochs=300", "plan=head")
+    with start(options, home) as first:
+        try:
+            wait_for(lambda: newest(out) > 2, first)
+            for flag in ("--resume", "--overwrite"):
+                with start([*options, flag], home) as second:
+                    _, messages = second.communicate()
+                assert second.returncode == 2
+                assert f"{out} is in use: another run writes to it." in messages
+        finally:
+            first.kill()
+    assert (out / "state").exists()
+    with start([*options, "--resume", "seed=3", "training.epochs=20"], home) as process:
+        _, messages = process.communicate()
+    assert process.returncode == 2
+    assert "seed is 0, not 3" in messages
+    assert "training.epochs is 300, not 20" in messages
+    assert "in use" not in messages
+
+
+def test_data_that_changed_is_not_gone_on_with(tmp_path):
+    photos, out, home = make_pictures(tmp_path / "photos", per_class=12), tmp_path / "run", tmp_path / "home"
+    options = [*PLACES["between two steps"], *arguments(photos, out)]
+    with start([str(each) for each in options], home, ("-c", DIES)) as process:
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    next(photos.rglob("*.png")).unlink()
+    with start(["finetune", "--out", str(out), "--resume"], home) as process:
+        _, messages = process.communicate()
+    assert process.returncode == 2
+    assert "is not what the run began with: of 36 examples 1 are gone or changed, 0 are new" in messages
+
+
+def newest(out):
+    """The number of the last save."""
+    return max((int(file.stem) for file in (out / "state").glob("0*.json")), default=0)
+
+
+def wait_for(is_so, process, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    assert is_so()

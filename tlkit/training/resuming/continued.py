@@ -1,0 +1,63 @@
+"""The callbacks of a `fit` that goes on where an earlier one was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from tlkit.training.resuming.position import Position
+from tlkit.training.resuming.saver import SaveProgress
+from tlkit.training.resuming.snapshot import STATELESS
+
+
+class ContinuedCallbacks(keras.callbacks.CallbackList):
+    """Leaves out what has been: the beginning of the epoch, and the batches before the position.
+
+    Args:
+        callbacks: Of the stage.
+        position: Where it goes on.
+        put: Puts everything back, once training has begun.
+        put_metrics: Puts the metrics of the epoch back, once it has begun.
+        params: What Keras tells callbacks: `epochs`, `steps` and `model`.
+    """
+
+    def __init__(
+        self,
+        callbacks: Sequence[keras.callbacks.Callback],
+        position: Position,
+        put: Callable[[], None],
+        put_metrics: Callable[[], None],
+        **params: Any,
+    ) -> None:
+        super().__init__(list(callbacks), verbose=0, **params)
+        self._position = position
+        self._put = put
+        self._put_metrics = put_metrics
+        self._epoch = -1
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        self._put()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+        if not self._has_been(0):
+            super().on_epoch_begin(epoch, logs)
+            return
+        self._put_metrics()
+        for callback in self.callbacks:
+            if isinstance(callback, (*STATELESS, SaveProgress)):
+                callback.on_epoch_begin(epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if not self._has_been(batch):
+            super().on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not self._has_been(batch):
+            super().on_train_batch_end(batch, logs)
+
+    def _has_been(self, batch: int) -> bool:
+        return self._epoch == self._position.epoch and batch < self._position.step
