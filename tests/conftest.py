@@ -59,6 +59,7 @@ def _stable_environment(cache_folder: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("TLKIT_OFFLINE", raising=False)
     monkeypatch.delenv("TLKIT_ZOO", raising=False)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -83,7 +83,7 @@ def test_all_mistakes_are_told_together_with_their_paths_and_nearest_names() -> 
         "unknown key 'seeed' (did you mean 'seed'?)",
         "unknown key 'data.colums' (did you mean 'data.columns'?)",
         "training.epochs: should be greater than or equal to 1, received 0",
-        "strategy: should be 'auto', 'cpu', 'gpu', 'mirrored' or 'tpu', received 'mirored'",
+        "strategy: should be 'auto', 'cpu', 'gpu', 'mirrored', 'multi_worker' or 'tpu', received 'mirored'",
         "plan: unknown plan 'grdual'. Did you mean 'gradual'?",
     ):
         assert part in text

@@ -10,7 +10,7 @@ import scipy.stats
 import tensorflow as tf
 
 from tlkit.config import CacheConfig, HeadConfig, MixConfig, validate
-from tlkit.data import Mixing, make_pipeline
+from tlkit.data import Mixing, Share, make_pipeline
 from tlkit.data.mixing import mix_pictures, symmetric_beta
 from tlkit.errors import ConfigError
 from tlkit.heads import make_head
@@ -168,3 +168,28 @@ def test_what_cannot_be_mixed_is_refused_before_training():
     with pytest.raises(ConfigError, match="loss= is one of your own"):
         require_mixable(mixed, own_loss=True)
     require_mixable(mixed, own_loss=False)
+
+
+@pytest.mark.parametrize("weights", [None, np.arange(1, 12, dtype="float32")])
+def test_two_workers_mix_what_one_process_would(weights):
+    """11 pictures in batches of 4: the last of a part has the first of the next part as its partner."""
+    run = make_run()
+    mixing = Mixing(MixConfig(mixup=1.0, cutmix=1.0), "classify", 3)
+
+    def read(share):
+        pipeline = make_pipeline(
+            make_examples(11),
+            run.preprocessing,
+            global_batch_size=4,
+            training=True,
+            sample_weights=weights,
+            mixing=mixing,
+            share=share,
+        )
+        return list(pipeline.as_numpy_iterator())
+
+    whole, first, second = read(Share()), read(Share(0, 1, 2)), read(Share(1, 1, 2))
+    assert [len(batch[1]) for batch in second] == [2, 2, 1]
+    for batch, *parts in zip(whole, first, second, strict=True):
+        for values, *of_parts in zip(batch, *parts, strict=True):
+            np.testing.assert_allclose(np.concatenate(of_parts), values, atol=1e-5)

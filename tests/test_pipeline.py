@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tlkit.config import PreprocessingConfig
-from tlkit.data import Examples, count_steps, make_pipeline, order_of_epoch
+from tlkit.data import Examples, Share, count_steps, make_pipeline, order_of_epoch
 from tlkit.preprocessing import make_preprocessing
 from tlkit.zoo.entry import ImageInput
 
@@ -193,3 +193,45 @@ def test_no_replica_is_left_without_an_example(plain, count, replicas, sizes):
     assert [len(targets) for _, targets in batches] == sizes
     assert sorted(np.concatenate([targets for _, targets in batches]).tolist()) == list(range(count))
     assert count_steps(count, 5, replicas) == len(sizes)
+
+
+def joined_parts(make, total, count):
+    """Each batch, put together from what the replicas of all processes read, and the sizes of its parts."""
+    processes = [batches_of(make(Share(first, count, total))) for first in range(0, total, count)]
+    batches, sizes = [], []
+    for step in range(len(processes[0]) // count):
+        parts = [part for read in processes for part in read[step * count : (step + 1) * count]]
+        batches.append(tuple(np.concatenate(values) for values in zip(*parts, strict=True)))
+        sizes.append([len(part[1]) for part in parts])
+    return batches, sizes
+
+
+@pytest.mark.parametrize(("total", "count"), [(2, 1), (3, 1), (4, 2)])
+@pytest.mark.parametrize("training", [True, False])
+def test_what_several_processes_read_is_the_whole(preprocessing, total, count, training):
+    own = np.arange(COUNT, dtype=np.float32)
+
+    def make(share):
+        return make_pipeline(
+            make_examples(),
+            preprocessing,
+            global_batch_size=8,
+            training=training,
+            epochs=2,
+            sample_weights=own,
+            replicas=total,
+            share=share,
+        )
+
+    whole = batches_of(make(Share()))
+    joined, sizes = joined_parts(make, total, count)
+    assert len(joined) == len(whole) == (6 if training else 3)
+    for one, other in zip(joined, whole, strict=True):
+        np.testing.assert_allclose(one[0], other[0], atol=1e-3)  # of 255
+        np.testing.assert_array_equal(one[1], other[1])
+        np.testing.assert_array_equal(one[2], other[2])
+    for of_batch in sizes:
+        assert sorted(of_batch, reverse=True) == of_batch, "the first ones are the larger ones"
+        assert min(of_batch) >= max(max(of_batch) - 1, 1)
+    dataset = make(Share(0, count, total))
+    assert dataset.cardinality() == count * len(whole)

@@ -1,28 +1,39 @@
-"""Which devices a run uses, as a tf.distribute strategy."""
+"""Which devices a run uses, as a tf.distribute strategy; and what several workers tell each other."""
 
 from __future__ import annotations
 
 import functools
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from tlkit.errors import ConfigError
+from tlkit.cluster import Cluster, find_cluster, wait_for_workers
+from tlkit.errors import ConfigError, TrainingError
 
 
 def make_strategy(spec: str = "auto") -> tf.distribute.Strategy:
     """Build the strategy that a run creates and compiles everything in.
 
     Args:
-        spec: `auto` (mirrored for several GPUs, else the GPU, else the CPU), `cpu`, `gpu`, `mirrored` (all
-            GPUs, or without a GPU all logical CPU devices) or `tpu` (untested: no TPU was at hand).
+        spec: `auto` (the workers of TF_CONFIG where it names several; else mirrored for several GPUs, else
+            the GPU, else the CPU), `cpu`, `gpu`, `mirrored` (all GPUs, or without a GPU all logical CPU
+            devices), `multi_worker` (the workers of TF_CONFIG, each with all its GPUs; to be made before
+            anything else of TensorFlow runs in the process) or `tpu` (untested: no TPU was at hand).
 
     Raises:
-        ConfigError: This machine does not have what was asked for.
+        ConfigError: This machine does not have what was asked for; or TF_CONFIG is wrong, or a worker that it
+            names did not come.
     """
+    cluster = find_cluster(spec)
+    if cluster is not None:
+        return _multi_worker(cluster)  # now: TensorFlow must not have been asked for devices
     gpus = tf.config.list_logical_devices("GPU")
     if spec == "auto":
         spec = "mirrored" if len(gpus) > 1 else "gpu" if gpus else "cpu"
@@ -41,7 +52,67 @@ def make_strategy(spec: str = "auto") -> tf.distribute.Strategy:
             return _mirrored(*(device.name for device in gpus or tf.config.list_logical_devices("CPU")))
         case "tpu":
             return _tpu_strategy()
-    raise ConfigError(f"Unknown strategy {spec!r}. Allowed: auto, cpu, gpu, mirrored, tpu.")
+    raise ConfigError(f"Unknown strategy {spec!r}. Allowed: auto, cpu, gpu, mirrored, multi_worker, tpu.")
+
+
+def replicas_here(strategy: tf.distribute.Strategy) -> tuple[int, int, int]:
+    """The number of the first replica that this process runs, how many it runs, and how many there are."""
+    if not is_multi_worker(strategy):
+        return 0, strategy.num_replicas_in_sync, strategy.num_replicas_in_sync
+    numbers = strategy.experimental_distribute_values_from_function(
+        lambda context: context.replica_id_in_sync_group
+    )
+    here = strategy.experimental_local_results(numbers)
+    return int(here[0]), len(here), strategy.num_replicas_in_sync
+
+
+def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
+    """Whether it is the strategy of workers, each of which reads its own part of the data."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def gather_numbers(strategy: tf.distribute.Strategy, number: float) -> list[float]:
+    """What each worker passes, in their order; every worker has to call it. One process alone: its own."""
+    first, count, total = replicas_here(strategy)
+    numbers = np.zeros(total // count)
+    numbers[first // count] = number
+    return [float(each) for each in sum_over_workers(strategy, numbers)]
+
+
+def sum_over_workers(strategy: tf.distribute.Strategy, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The sum of the arrays that the workers pass; every worker has to call it, with the same shape. One
+    process alone: its own.
+
+    Raises:
+        TrainingError: Another worker stopped.
+    """
+    own = np.asarray(values, np.float64)
+    first, count, total = replicas_here(strategy)
+    if count == total:
+        return own
+
+    def of_replica(context: tf.distribute.ValueContext) -> tf.Tensor:
+        return tf.constant(own if context.replica_id_in_sync_group == first else np.zeros_like(own))
+
+    passed = strategy.experimental_distribute_values_from_function(of_replica)
+    with lost_workers_told():
+        summed: npt.NDArray[np.float64] = strategy.reduce("SUM", passed, axis=None).numpy()
+    return summed
+
+
+@contextmanager
+def lost_workers_told(several: bool = True) -> Iterator[None]:
+    """Inside, what TensorFlow raises where another of `several` workers stopped becomes a TrainingError."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        if not several:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(
+            f"Another worker stopped, and this one cannot go on without it ({reason[:200]}). Its own message "
+            "says why; start all of them again."
+        ) from None
 
 
 def device_kind(strategy: tf.distribute.Strategy) -> Literal["CPU", "GPU", "TPU"]:
@@ -91,6 +162,34 @@ def _mirrored(*devices: str) -> tf.distribute.MirroredStrategy:
     """The one of this process: a second one would number its reductions from the start again, and where its
     model has other shapes, TensorFlow 2.21 stops with a shape mismatch between the two."""
     return tf.distribute.MirroredStrategy(list(devices))
+
+
+@functools.cache
+def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
+    """The one of this process: TensorFlow's server for the other workers is started once."""
+    wait_for_workers(cluster)
+    job, index = cluster.task
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(cluster.jobs),
+        task_type=job,
+        task_id=index,
+        num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
+        rpc_layer="grpc",
+    )
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"strategy: multi_worker has to be made before anything else of TensorFlow runs ({error}). Begin "
+            'the program with tlkit.make_strategy("multi_worker"), before models and data sets are made.'
+        ) from None
+    except tf.errors.OpError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"strategy: multi_worker, but the workers cannot talk ({reason[:200]}).") from None
+    # All workers have the same number of batches, and no replica is ever without an example: nobody has to
+    # ask all others before every batch whether they have one.
+    strategy.extended.experimental_enable_get_next_as_optional = False
+    return strategy
 
 
 def _tpu_strategy() -> tf.distribute.Strategy:

@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -33,6 +34,7 @@ _COUNTED = (
 )
 _NOTEBOOK_SECONDS = 0.5
 _NOTEBOOK_WIDTH = 140
+_IS_SILENT = ContextVar("is_silent", default=False)
 
 
 def make_console() -> Console:
@@ -40,7 +42,22 @@ def make_console() -> Console:
 
     In a notebook this is plain text: the kernel calls itself a terminal, and keeps every frame drawn there.
     """
-    return Console(stderr=True, force_jupyter=False, force_terminal=False if _in_notebook() else None)
+    return Console(
+        stderr=True,
+        quiet=_IS_SILENT.get(),
+        force_jupyter=False,
+        force_terminal=False if _in_notebook() else None,
+    )
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Show nothing inside: of several workers that share a run, one speaks."""
+    token = _IS_SILENT.set(True)
+    try:
+        yield
+    finally:
+        _IS_SILENT.reset(token)
 
 
 def make_progress(*columns: ProgressColumn) -> Progress:
@@ -49,13 +66,14 @@ def make_progress(*columns: ProgressColumn) -> Progress:
     `columns` of rich; without any: description, bar, share, count and time left.
     """
     console = make_console()
-    kind = NotebookProgress if _in_notebook() else Progress
+    kind = NotebookProgress if _in_notebook() and not console.quiet else Progress
+    shows = kind is NotebookProgress or (console.is_interactive and not console.quiet)
     return kind(
         *(columns or _COUNTED),
         console=console,
         transient=True,
         auto_refresh=kind is Progress,  # by a thread, which draws on terminals only
-        disable=not (console.is_interactive or kind is NotebookProgress),  # rich would leave empty lines
+        disable=not shows,  # rich would leave empty lines
     )
 
 

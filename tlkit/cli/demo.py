@@ -40,6 +40,7 @@ def demo(
     """
     from tlkit import zoo
     from tlkit.cli.report import print_licence, print_own_data_hint, print_run
+    from tlkit.cluster import is_chief
     from tlkit.config import load_config
 
     entry = zoo.get_sample(sample or ("bbc_news" if text else "elpv"))
@@ -49,7 +50,8 @@ def demo(
     if path is not None:
         raise ConfigError(f"The demo takes key.path=value only, received {path!r}. See: tlkit finetune")
     config = load_config(None, overrides, {"data.source": entry.name, **chosen_options(parameters)}).config
-    print_licence(entry)
+    if is_chief(config.strategy):
+        print_licence(entry)
 
     from tlkit.cli.quiet import load_tensorflow
 
@@ -57,6 +59,8 @@ def demo(
     from tlkit.workflows import run_finetune
 
     run = run_finetune(config, overwrite=overwrite)
+    if not is_chief(config.strategy):
+        return
     print_run(run, as_json)
     if not as_json:
         print_own_data_hint(run)

@@ -57,6 +57,7 @@ def finetune(
     tlkit finetune --out runs/photos-1 --resume
     """
     from tlkit.cli.report import print_comparison, print_dry_run, print_next_steps, print_run
+    from tlkit.cluster import is_chief
     from tlkit.config import load_config
 
     path, overrides = split_arguments(arguments)
@@ -79,9 +80,13 @@ def finetune(
         print_dry_run(plan_finetune(config), as_json)
         return
     if changes:
-        print_comparison(compare_runs(config, other, changes, overwrite), as_json)
+        comparison = compare_runs(config, other, changes, overwrite)
+        if is_chief(config.strategy):
+            print_comparison(comparison, as_json)
         return
     run = run_finetune(config, overwrite=overwrite, resume=resume)
+    if not is_chief(config.strategy):
+        return
     print_run(run, as_json)
     if not as_json:
         print_next_steps(run)

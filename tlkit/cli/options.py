@@ -57,7 +57,12 @@ CONFIG_OPTIONS = {
             "--image-size", "preprocessing.image_size", int, "Side of the model's input, in pixels."
         ),
         ConfigOption("--sequence-length", "preprocessing.sequence_length", int, "Most tokens of one text."),
-        ConfigOption("--strategy", "strategy", str, "auto, cpu, gpu, mirrored or tpu."),
+        ConfigOption(
+            "--strategy",
+            "strategy",
+            str,
+            "auto, cpu, gpu, mirrored, tpu, or multi_worker: the processes that TF_CONFIG names.",
+        ),
         ConfigOption(
             "--precision",
             "precision",

@@ -46,8 +46,9 @@ class RunConfig(Options):
     """`frozen` keeps statistics, scale and shift of every BatchNorm as they were, in unfrozen groups too."""
     training: TrainingConfig = TrainingConfig()
     cache: CacheConfig = CacheConfig()
-    strategy: Literal["auto", "cpu", "gpu", "mirrored", "tpu"] = "auto"
-    """`auto`: mirrored for several GPUs, else the GPU, else the CPU."""
+    strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
+    """`auto`: the workers of the environment variable TF_CONFIG where it names several (`multi_worker`), else
+    mirrored for several GPUs, else the GPU, else the CPU."""
     precision: Precision = "float32"
     """What the layers of the backbone compute in while they train; weights and the head stay float32, and the
     model that is saved, evaluated and exported is float32. `auto` times the others, and takes the fastest

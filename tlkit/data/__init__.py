@@ -1,6 +1,6 @@
 """Examples: where they come from, whether they can be used, and how they are fed."""
 
-from tlkit.data.batches import BatchPlan, count_steps, order_of_epoch, plan_batches, rows_of_batch
+from tlkit.data.batches import BatchPlan, Share, count_steps, order_of_epoch, plan_batches, rows_of_batch
 from tlkit.data.checking import CheckReport, check
 from tlkit.data.loading import load
 from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
@@ -20,6 +20,7 @@ __all__ = [
     "InputsOf",
     "Manifest",
     "Mixing",
+    "Share",
     "Texts",
     "check",
     "count_steps",

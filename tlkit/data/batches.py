@@ -14,6 +14,24 @@ from tlkit.errors import DataError
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch this process reads: that of `count` replicas, from number `first` on, of
+    `total`; each replica's part is a batch of its own. As it stands, whole batches, for TensorFlow to share
+    out among the replicas of this process.
+
+    A batch is cut into as many parts as there are replicas, of like size, the first ones larger by one row.
+    """
+
+    first: int = 0
+    count: int = 1
+    total: int = 1
+
+    def begin(self, part: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        """The row with which a part of a batch of `size` rows begins; part `total` is the end."""
+        return part * (size // self.total) + tf.minimum(part, size % self.total)
+
+
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
     """The batches of any epoch of a stage.

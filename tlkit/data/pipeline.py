@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tlkit.data.batches import batches_of_epoch, plan_batches, starts_in_order
+from tlkit.data.batches import Share, batches_of_epoch, plan_batches, starts_in_order
 from tlkit.data.manifest import Examples
 from tlkit.data.mixing import Mixing
 from tlkit.data.pictures import Pictures
@@ -20,6 +20,8 @@ from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 
 # Indices of examples, int64 (batch,), and their seeds, int64 (batch, 2) → the model's inputs.
 InputsOf = Callable[[tf.Tensor, tf.Tensor], Any]
+
+WHOLE = Share()
 
 
 def make_pipeline(
@@ -38,6 +40,7 @@ def make_pipeline(
     inputs_of: InputsOf | None = None,
     mixing: Mixing | None = None,
     first_step: int = 0,
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """Batches `(inputs, targets)`, or `(inputs, targets, weights)` where there are weights.
 
@@ -54,6 +57,7 @@ def make_pipeline(
     (BatchNorm then learns NaN), it is joined to the one before. `inputs_of` gives the inputs in place of
     reading, augmenting and encoding: see `InputsOf`. `mixing` mixes the pictures of each batch, and their
     targets: see `Mixing`. `first_step` batches of the first epoch are left out; nothing of them is read.
+    `share`: see `Share`; what is cut out of a batch is what the whole batch would have there, padding apart.
     """
     count = len(examples)
     if training:
@@ -79,6 +83,7 @@ def make_pipeline(
     targets_of = _target_reader(examples)
     weights = _weights(examples, sample_weights)
     hashes = hash_ids(examples.ids)
+    takes_partner = mixing is not None and share.total > 1  # the last row is mixed with the one after it
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
         if training:
@@ -86,10 +91,16 @@ def make_pipeline(
         else:
             order, numbers = tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64)
 
-        def cut(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return order[starts[number] : starts[number + 1]], epoch
+        def cut(number: tf.Tensor, part: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            start, size = starts[number], starts[number + 1] - starts[number]
+            first, end = share.begin(part, size), share.begin(part + 1, size)
+            if takes_partner:
+                return tf.gather(order, start + tf.range(first, end + 1) % size), epoch
+            return order[start + first : start + end], epoch
 
-        return tf.data.Dataset.from_tensor_slices(numbers).map(plain(cut))
+        parts = tf.range(share.first, share.first + share.count, dtype=tf.int64)
+        slices = (tf.repeat(numbers, share.count), tf.tile(parts, [steps]))
+        return tf.data.Dataset.from_tensor_slices(slices).map(plain(cut))
 
     def make_batch(indices: tf.Tensor, epoch: tf.Tensor) -> tuple[Any, ...]:
         # Seed and epoch are below 2**31, so no two pairs share a number.
@@ -100,6 +111,8 @@ def make_pipeline(
         weight = None if weights is None else tf.gather(weights, indices)
         if mixing is not None:
             inputs, targets, weight = mixing(inputs, targets, weight, seeds)
+        if takes_partner:
+            inputs, targets, weight = _without_last(inputs, targets, weight)
         parts = [targets] if weight is None else [targets, weight]
         if isinstance(preprocessing, TextPreprocessing) and preprocessing.task == "embed":
             parts = [tf.repeat(part, 2, axis=0) for part in parts]
@@ -108,12 +121,16 @@ def make_pipeline(
         return inputs, *parts
 
     dataset = tf.data.Dataset.range(first_epoch, first_epoch + epochs).flat_map(plain(batches_of))
-    dataset = dataset.skip(first_step)
+    dataset = dataset.skip(first_step * share.count)
     make = make_batch if own_functions else plain(make_batch)
     dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if not first_step:  # Keras counts the steps that were left out, too: with the number it would end early
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(epochs * steps))
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(epochs * steps * share.count))
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(pipeline_options())
+
+
+def _without_last(*parts: tf.Tensor | None) -> tuple[tf.Tensor | None, ...]:
+    return tuple(None if part is None else part[:-1] for part in parts)
 
 
 def _encoder(

@@ -1,7 +1,7 @@
 """Freezing, compiling, fitting, and the proof of what was frozen."""
 
 from tlkit.training.adapters import Adapters, adapted
-from tlkit.training.batch_size import choose_batch_size
+from tlkit.training.batch_size import choose_batch_size, require_examples
 from tlkit.training.cache.choice import CacheChoice
 from tlkit.training.cache.features import Features
 from tlkit.training.cache.stage import features_of_split, require_room_for
@@ -28,6 +28,7 @@ __all__ = [
     "choose_batch_size",
     "features_of_split",
     "require_compilable",
+    "require_examples",
     "require_room_for",
     "require_whole_update",
     "time_stage",

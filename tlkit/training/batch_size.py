@@ -54,6 +54,15 @@ def choose_batch_size(
     return size - size % n_replicas
 
 
+def require_examples(n_validation: int, n_replicas: int) -> None:
+    """Raise the ConfigError where a replica would be without an example to validate on, and its loss NaN."""
+    if 0 < n_validation < n_replicas:
+        raise ConfigError(
+            f"{n_validation} validation examples are too few for {n_replicas} replicas. Use a larger "
+            "data.split.validation, or strategy: cpu."
+        )
+
+
 def find_fitting(size: int, step: Callable[[int], object], n_replicas: int = 1) -> int | None:
     """The largest halving of `size` for which `step` does not run out of memory, or None.
 

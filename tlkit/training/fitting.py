@@ -12,6 +12,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tlkit.data import rows_of_batch
+from tlkit.devices import is_multi_worker, lost_workers_told
 from tlkit.plans import Stage
 from tlkit.preprocessing import ImagePreprocessing
 from tlkit.progress import make_console
@@ -20,6 +21,7 @@ from tlkit.training.callbacks import close_all, make_callbacks
 from tlkit.training.display import LiveDisplay
 from tlkit.training.health.gradients import GradientHealth
 from tlkit.training.health.words import explain_health
+from tlkit.training.multi_worker import SharedStatistics
 from tlkit.training.out_of_memory import out_of_memory
 from tlkit.training.pipelines import validation_pipeline
 from tlkit.training.resuming.continued import ContinuedCallbacks
@@ -80,16 +82,17 @@ class Fit:
         if self.saving is not None:
             listed.append(SaveProgress(self.saving, self.run.training, state.take))
         try:
-            model.fit(
-                batches,
-                epochs=stage.epochs,
-                initial_epoch=stage.epochs if position.ended else position.epoch,
-                steps_per_epoch=plan.steps,
-                validation_data=validation_pipeline(self.run, self.features),
-                callbacks=listed if self.saved is None else self._continued(state, listed, plan.steps),
-                shuffle=False,  # the pipeline has its own order
-                verbose=0,
-            )
+            with lost_workers_told(is_multi_worker(self.run.strategy)):
+                model.fit(
+                    batches,
+                    epochs=stage.epochs,
+                    initial_epoch=stage.epochs if position.ended else position.epoch,
+                    steps_per_epoch=plan.steps,
+                    validation_data=validation_pipeline(self.run, self.features),
+                    callbacks=listed if self.saved is None else self._continued(state, listed, plan.steps),
+                    shuffle=False,  # the pipeline has its own order
+                    verbose=0,
+                )
         except tf.errors.ResourceExhaustedError:
             raise out_of_memory(self.run, stage) from None
         finally:
@@ -135,7 +138,8 @@ class Fit:
         )
         # Without stored features the decoded pictures are read; the splits share one file.
         mapped = run.dataset.splits["train"] if self.features is None else self.features.table
-        return [*built_in, ReleaseMemory(mapped.release)]
+        shared = [SharedStatistics()] if is_multi_worker(run.strategy) else []
+        return [*shared, *built_in, ReleaseMemory(mapped.release)]
 
     def _health(self, stage: Stage) -> GradientHealth | None:
         if not self.run.training.gradient_health:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tlkit.data import make_pipeline
+from tlkit.devices import is_multi_worker
 from tlkit.errors import TrainingError
 from tlkit.plans import Stage
 from tlkit.training.batch_size import find_fitting
@@ -14,8 +15,12 @@ from tlkit.training.trainable import Trainable
 def out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
     """The error for a stage whose batches do not fit, with a size that was tried and fits.
 
-    It is tried in float32 without XLA: no other precision needs more. The run's weights move.
+    It is tried in float32 without XLA: no other precision needs more. The run's weights move. Where one of
+    several workers has no room, the others do not try anything with it.
     """
+    what = f"Out of memory in stage {stage.name!r} with a global batch size of {run.global_batch_size}."
+    if is_multi_worker(run.strategy):
+        return TrainingError(f"{what} Use a smaller --batch-size.")
 
     def step(size: int) -> None:
         smaller = make_pipeline(
@@ -34,6 +39,4 @@ def out_of_memory(run: Trainable, stage: Stage) -> TrainingError:
         if fitting
         else f"Not even {run.n_replicas} fits: use a smaller --image-size or --sequence-length."
     )
-    return TrainingError(
-        f"Out of memory in stage {stage.name!r} with a global batch size of {run.global_batch_size}. {advice}"
-    )
+    return TrainingError(f"{what} {advice}")

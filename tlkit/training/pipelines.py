@@ -40,6 +40,7 @@ def training_pipeline(
         batch_tokens=run.update_tokens,
         inputs_of=inputs_of,
         mixing=run.mixing,
+        share=run.share,
     )
 
 
@@ -56,4 +57,5 @@ def validation_pipeline(run: Trainable, features: Features | None = None) -> tf.
         training=False,
         replicas=run.n_replicas,
         inputs_of=None if features is None else features.reader(examples, plain_view()),
+        share=run.share,
     )

@@ -33,6 +33,7 @@ from tlkit.training.freeze import (
     hash_weights,
     trained_groups,
 )
+from tlkit.training.multi_worker import check_same_weights
 from tlkit.training.optimizing.stage_optimizers import stage_optimizer
 from tlkit.training.optimizing.state import take_state
 from tlkit.training.pipelines import training_pipeline
@@ -114,6 +115,7 @@ def train_stages(
                 own = [*callbacks, *([] if settling is None else [settling])]
                 history = fit.run_epochs(batches, own)
                 check_unchanged(before, frozen, stage.name)
+                check_same_weights(run.model, run.strategy, stage.name)
                 seconds = time.perf_counter() - started
                 record = _record(run, stage, history, choice, compute, adapters, seconds)
                 learnt = take_state(stage_optimizer(model), progress.state)

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tlkit.config import CacheConfig, Precision, TrainingConfig, Xla
 from tlkit.config.augment import Augmentation
-from tlkit.data import BatchPlan, Dataset, Mixing, plan_batches
+from tlkit.data import BatchPlan, Dataset, Mixing, Share, plan_batches
+from tlkit.devices import is_multi_worker, replicas_here
 from tlkit.freezing import LayerGroup
 from tlkit.heads import Head
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
@@ -112,6 +113,11 @@ class Trainable:
     @property
     def n_replicas(self) -> int:
         return int(self.strategy.num_replicas_in_sync)
+
+    @property
+    def share(self) -> Share:
+        """What this process reads of every batch."""
+        return Share(*replicas_here(self.strategy)) if is_multi_worker(self.strategy) else Share()
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ from tlkit.heads import WordLoss
 from tlkit.results import writing
 from tlkit.training.cache.boundary import FEATURES, Parts
 from tlkit.training.compute.precision import Casting
+from tlkit.training.multi_worker import MultiWorkerFit
 from tlkit.training.optimizing.accumulation import sum_over_parts
 
 HDF5_BYTES = 4096  # what the format adds to every variable, rounded up
 
 
-class TrainingModel(keras.Model):
+class TrainingModel(MultiWorkerFit):
     """A functional model whose steps weigh every example of a global batch the same.
 
     Keras averages the means of the replicas. When the last batch of an epoch splits unevenly (4 and 3

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlkit.cluster import is_chief
 from tlkit.config import RunConfig
 from tlkit.results import RunFolder
 from tlkit.workflows.finetune import run_finetune
@@ -54,7 +55,7 @@ def compare_runs(
     Raises:
         TlkitError: As `run_finetune` does.
     """
-    if config.out is not None:
+    if config.out is not None and is_chief(config.strategy):
         RunFolder.require_free(config.out, overwrite)
         RunFolder.require_free(_beside(Path(config.out)), overwrite)
     run = run_finetune(config, overwrite=overwrite)

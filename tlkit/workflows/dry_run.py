@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tlkit.cluster import require_alone
 from tlkit.config import RunConfig, dump
 from tlkit.plans import Stage
 from tlkit.progress import track
@@ -56,6 +57,7 @@ class DryRun:
 
 def plan_finetune(config: RunConfig, objects: PythonObjects | None = None) -> DryRun:
     """Prepare a run, time a few steps of each stage, and train nothing that is kept."""
+    require_alone(config.strategy, "A dry run")
     prepared = prepare(config, objects)
     run = prepared.trainable
     sizes = {name: len(examples) for name, examples in prepared.dataset.splits.items()}

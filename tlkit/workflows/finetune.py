@@ -11,7 +11,9 @@ from typing import Any
 
 import keras
 
+from tlkit.cluster import find_cluster
 from tlkit.config import RunConfig, dump, to_yaml
+from tlkit.devices import lost_workers_told
 from tlkit.errors import Interrupted, StorageError, TrainingError
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.progress import make_console
@@ -28,6 +30,7 @@ from tlkit.workflows.prepare import Prepared, prepare
 from tlkit.workflows.resume import Stopped, asked_for, find_stopped
 from tlkit.workflows.run import Run, load_run
 from tlkit.workflows.saved_models import copy_saved_models
+from tlkit.workflows.workers import meet_at_end, only_chief_writes
 
 NOT_EXPORTED = (
     "Not exported: the run has NLTK steps, which no SavedModel can hold. "
@@ -57,8 +60,13 @@ def run_finetune(
         Interrupted: Ctrl-C was pressed; the run and its best model so far were saved.
         SystemExit: The process was told to end (143); the run was saved.
     """
+    several = find_cluster(config.strategy) is not None
+    with lost_workers_told(several), only_chief_writes(config, overwrite) as (own, replaces):
+        return _finetune(own, replaces, objects or PythonObjects(), resume)
+
+
+def _finetune(config: RunConfig, overwrite: bool, objects: PythonObjects, resume: bool) -> Run:
     started = time.perf_counter()
-    objects = objects or PythonObjects()
     stopped = find_stopped(config, objects) if resume else None
     if stopped is None:
         RunFolder.require_free(config.out, overwrite)
@@ -123,6 +131,7 @@ def _train(prepared: Prepared, stopped: Stopped, stop: Stop, objects: PythonObje
     metrics = {name: output.metrics for name, output in outputs.items()}
     seconds = time.perf_counter() - started
     folder.complete(Result(metrics, tuple(trained.records), seconds, environment(), tuple(trained.resumed)))
+    meet_at_end(prepared.trainable.strategy)
     return load_run(folder.path).holding(prepared.trainable.model)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import pandas as pd
 
+from tlkit.cluster import require_alone
 from tlkit.config import RunConfig
 from tlkit.errors import ConfigError, StorageError, UnknownNameError
 from tlkit.evaluation import Plot
@@ -112,6 +113,7 @@ def run_lr_find(
     Raises:
         TlkitError: Whatever is wrong, before anything is tried.
     """
+    require_alone(config.strategy, "The range test")
     check_range(lowest, highest, steps)
     if seeds < 1:
         raise ConfigError(f"seeds should be at least 1, received {seeds}.")

@@ -15,7 +15,7 @@ from tlkit.config.augment import Augmentation, resolve_augment
 from tlkit.config.augmentation import Modality
 from tlkit.config.recipe import RECIPES
 from tlkit.data import Dataset, resolve_sample_split
-from tlkit.devices import device_kind, make_strategy
+from tlkit.devices import device_kind, gather_numbers, make_strategy
 from tlkit.errors import ConfigError
 from tlkit.freezing import group_layers
 from tlkit.heads import class_weights, example_weights, make_head
@@ -24,12 +24,19 @@ from tlkit.plans import Stage, make_plan
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.progress import spinner
 from tlkit.results import RunFolder
-from tlkit.training import Trainable, choose_batch_size, require_compilable, require_whole_update
+from tlkit.training import (
+    Trainable,
+    choose_batch_size,
+    require_compilable,
+    require_examples,
+    require_whole_update,
+)
 from tlkit.workflows.backbone import load_backbone
 from tlkit.workflows.examples import Preprocessing, default_backbone, load_examples
 from tlkit.workflows.fits import require_fit, require_mixable, require_trainable
 from tlkit.workflows.objects import PYTHON_MODEL, PythonObjects
 from tlkit.workflows.run import load_run
+from tlkit.workflows.workers import require_same_start
 from tlkit.zoo import ZooEntry
 
 NOTABLE = 0.01  # share of texts
@@ -73,6 +80,7 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
         TlkitError: Whatever is wrong with config, data, backbone or devices, before any training.
     """
     objects = objects or PythonObjects()
+    strategy = make_strategy(config.strategy)  # that of several workers has to come before all of TensorFlow
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -80,9 +88,9 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
     entry = find_entry(config, objects)
     require_fit(config, entry, is_run=run_folder(config) is not None)
     require_mixable(config, own_loss=objects.loss is not None)
-    strategy = make_strategy(config.strategy)
     dataset, preprocessing = load_examples(config, entry, objects, run_folder(config))
     config = _resolve(config, entry, dataset, preprocessing, objects)
+    require_same_start(strategy, config, dataset)
     train = dataset.splits["train"]
     classes = dataset.manifest.classes
     with strategy.scope(), spinner(f"Loading {config.backbone}"):
@@ -120,6 +128,8 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
         strategy.num_replicas_in_sync,
         config.preprocessing.sequence_length or 1,
     )
+    batch_size = int(min(gather_numbers(strategy, batch_size)))  # what fits into the memory of all workers
+    require_examples(len(dataset.splits.get("validation", ())), strategy.num_replicas_in_sync)
     trainable = Trainable(
         model=model,
         head=head,

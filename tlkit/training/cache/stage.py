@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tlkit.config import CacheConfig
+from tlkit.devices import sum_over_workers
 from tlkit.errors import StorageError
 from tlkit.features import DiskTable, MemoryTable, make_room
 from tlkit.plans import Stage
@@ -72,6 +73,7 @@ def store_features(
         below = None
     wanted = want_features(run, parts, below)
     choice, features = _store(run, stage, wanted) if isinstance(wanted, Wanted) else (off(wanted), None)
+    choice, features = _agreed(run, choice, features)
     if features is None and parts is not None and run.cache.mode != "off":
         _say(f"No stored features: {choice.reason}")
     return choice, features
@@ -102,6 +104,17 @@ def features_of_split(run: Trainable, features: Features | None, split: str) -> 
         _say(f"No stored features of {split}: {error}")
         return None
     return features
+
+
+def _agreed(
+    run: Trainable, choice: CacheChoice, features: Features | None
+) -> tuple[CacheChoice, Features | None]:
+    """Of several workers all store features, or none does: that they do may depend on memory and times."""
+    n_without = sum_over_workers(run.strategy, float(features is None))
+    if features is None or not n_without:
+        return choice, features
+    features.table.leave()
+    return off("another worker has no room for them, or would not gain"), None
 
 
 def choose_stage_cache(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tlkit.config import FixedPrecision
-from tlkit.devices import device_kind, without_bfloat16
+from tlkit.devices import device_kind, is_multi_worker, without_bfloat16
 from tlkit.errors import ConfigError
 from tlkit.training.cache.boundary import Parts
 from tlkit.training.compute.precision import Setting, backbone_layers
@@ -36,6 +36,7 @@ def list_candidates(run: Trainable, parts: Parts | None, *, reads_features: bool
     precisions: list[FixedPrecision] = ["float32"] if run.precision == "auto" else [run.precision]
     compiled = [run.xla == "on"]
     kind = device_kind(run.strategy)
+    untimed = _untimed(run)
     computing = backbone_layers(run.model, run.groups)
     if reads_features and parts is not None:
         above = {id(layer) for layer in parts.upper._flatten_layers()}
@@ -43,8 +44,8 @@ def list_candidates(run: Trainable, parts: Parts | None, *, reads_features: bool
     if run.precision != "float32" and not computing:
         left_out.append("nothing computes but what is float32 always: the head, or a SavedModel")
         precisions = ["float32"]
-    elif run.precision == "auto" and run.deterministic:
-        left_out.append("deterministic: true leaves nothing to timing")
+    elif run.precision == "auto" and untimed:
+        left_out.append(untimed)
     elif run.precision == "auto":
         if missing := without_bfloat16(run.strategy):
             left_out.append(f"mixed_bfloat16 not tried: {missing}")
@@ -58,13 +59,20 @@ def list_candidates(run: Trainable, parts: Parts | None, *, reads_features: bool
         left_out.append("XLA not tried: it cannot compile the exchange between replicas")
     elif run.xla == "auto" and run.training.accumulate > 1:
         left_out.append("XLA not tried: it cannot compile the parts of training.accumulate")
-    elif run.xla == "auto" and run.deterministic:
+    elif run.xla == "auto" and untimed:
         if run.precision != "auto" or not computing:
-            left_out.append("deterministic: true leaves nothing to timing")
+            left_out.append(untimed)
     elif run.xla == "auto":
         compiled.append(True)
     settings = [Setting(precision, xla) for xla in compiled for precision in precisions]
     return Candidates(tuple(settings), tuple(left_out))
+
+
+def _untimed(run: Trainable) -> str:
+    """Why nothing may depend on how long it takes; empty where it may."""
+    if run.deterministic:
+        return "deterministic: true leaves nothing to timing"
+    return "not tried: each worker would time it differently" if is_multi_worker(run.strategy) else ""
 
 
 def require_compilable(run: Trainable) -> None:

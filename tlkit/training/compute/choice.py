@@ -92,7 +92,7 @@ def choose_compute(
         if choice is not None:
             model = compile_with(choice.setting)
             if choice.setting != Setting():
-                _probe(model, pipeline, choice.setting)
+                _probe(model, pipeline.take(run.share.count), choice.setting)
         else:
             with spinner(f"Timing settings of stage {stage.name}"):
                 model, known = _try(run, stage, candidates, trial_batches(pipeline), compile_with, parts)
@@ -252,7 +252,7 @@ def _chosen(candidates: Candidates, known: Mapping[Setting, Measured], work: Wor
 
 def _probe(model: TrainingModel, pipeline: tf.data.Dataset, setting: Setting) -> None:
     """Raise the TrainingError where a step does not run."""
-    found = measure(model, pipeline.take(1), steps=1)
+    found = measure(model, pipeline, steps=1)
     if found.problem:
         raise _cannot(setting, found.problem)
 
