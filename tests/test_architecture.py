@@ -14,7 +14,7 @@ import tlkit
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "tlkit").rglob("*.py"))
-LOW = ("errors", "config", "zoo", "plans", "results", "progress", "cli")
+LOW = ("errors", "config", "zoo", "plans", "results", "progress", "launching", "cli")
 
 
 @pytest.mark.parametrize("module", LOW)

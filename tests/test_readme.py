@@ -34,6 +34,13 @@ NOT_RUN = {
     "pip install . && tlkit demo": "installs, and trains for minutes; the digits stand in for it",
     "tlkit cache clear": "would clear what whoever runs the tests has stored; test_cli_cache.py has it",
     "tlkit demo --text": "trains for minutes; the test of the notebook on texts stands in for it",
+    **dict.fromkeys(
+        (
+            "tlkit launch --workers 2 -- finetune --data photos/",
+            "tlkit launch --workers 2 --restarts 3 -- finetune --data photos/ --out runs/photos",
+        ),
+        "start processes of their own; test_launch.py does, too",
+    ),
 }
 
 # What runs with `pytest -m slow` only, by a part of the command or the Python, and the tests of it that run

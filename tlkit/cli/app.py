@@ -18,6 +18,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "finetune": "tlkit.cli.finetune:finetune",
     "demo": "tlkit.cli.demo:demo",
+    "launch": "tlkit.cli.launch:launch",
     "lr-find": "tlkit.cli.lr_find:lr_find",
     "evaluate": "tlkit.cli.evaluate:evaluate",
     "predict": "tlkit.cli.predict:predict",
