@@ -9,6 +9,7 @@ import pytest
 
 from tlkit.cli import main
 from tlkit.features import ColumnSpec, DiskTable, features_folder, stored_tables
+from tlkit.zoo.datasets import hold, keep_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +54,27 @@ def test_clearing_leaves_what_is_open(capsys):
     table.leave()
     assert main(["cache", "clear"]) == 0
     assert stored_tables() == []
+
+
+def test_copies_of_data_are_listed_and_cleared_but_for_those_in_use(capsys):
+    made = {}
+
+    def make(folder):
+        made[folder] = (folder / "data.csv").write_text("text,label\n")
+
+    for source in ("gs://bucket/a", "gs://bucket/b"):
+        keep_dataset([source], "a", {"source": source}, make)
+        keep_dataset([source], "a", {"source": source}, make)
+    assert len(made) == 2
+    assert main(["cache", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert "gs://bucket/a" in shown
+    assert shown.count("yes") == 2
+    hold.cache_clear()  # as when the process ends
+    kept = keep_dataset(["gs://bucket/b"], "a", {"source": "gs://bucket/b"}, make)
+    assert main(["cache", "clear"]) == 0
+    assert "Removed 1 copy of data" in capsys.readouterr().out
+    assert main(["cache", "list", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert (listed["source"], listed["name"]) == ("gs://bucket/b", "a")
+    assert (kept / "data.csv").exists()

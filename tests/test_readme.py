@@ -24,6 +24,7 @@ from tlkit.cli.options import chosen_options, split_arguments
 from tlkit.config import load_config
 
 from conftest import ROOT, SHARED_DATA, make_pictures
+from record_files import examples_of, write_file
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 IMAGE_SIZE = 32
@@ -60,6 +61,7 @@ LONGER = {
     "--client-preprocessing": "test_finetune_texts.py",
     "text_cnn": "test_finetune_texts.py",
     "--plan lora": "test_adapters_file.py",
+    "--data records/": "test_records.py",
 }
 
 # What is added to a command that trains, so that it takes seconds.
@@ -143,7 +145,8 @@ def test_a_command_parses(command: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_extras_that_the_readme_installs_exist() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert re.search(r"^test = \[$", project, flags=re.MULTILINE)
+    for extra in ("test", "tfds", "datasets", "remote"):
+        assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE)
 
 
 def test_the_config_in_the_readme_is_valid() -> None:
@@ -237,6 +240,7 @@ def make_site(folder: Path) -> None:
     make_pictures(folder / "new", per_class=1, seed=2)
     Image.open(folder / "new" / "red" / "00.png").save(folder / "new" / "one.jpg")
     (folder / "config.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    write_file(folder / "records" / "photos.tfrecord", examples_of(folder / "photos"))
     write_cells(folder)
     write_texts(folder)
     write_model(folder)

@@ -31,7 +31,7 @@ def data() -> None:
 def check(
     source: str, arguments: tuple[str, ...], labels: tuple[str, ...], as_json: bool, **parameters: Any
 ) -> None:
-    """Count the pictures or texts of a folder, table or sample, and name what cannot be used.
+    """Count the pictures or texts of a folder, table, records or sample, and name what cannot be used.
 
     Exit code 3 where a run would refuse them.
     """

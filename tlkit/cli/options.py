@@ -32,7 +32,11 @@ CONFIG_OPTIONS = {
     option.flag: option
     for option in (
         ConfigOption(
-            "--data", "data.source", str, "Folder of class folders, table (CSV, Parquet, CoNLL), or sample."
+            "--data",
+            "data.source",
+            str,
+            "Folder of class folders, table (CSV, Parquet, CoNLL), records (TFRecord), gs://…, s3://…, "
+            "tfds:NAME, datasets:OWNER/NAME, or sample.",
         ),
         ConfigOption(
             "--backbone",

@@ -12,10 +12,11 @@ Share = Annotated[float, pydantic.Field(ge=0.0, lt=1.0)]
 
 
 class Columns(Options):
-    """The columns of a table (CSV, Parquet or DataFrame) that hold the examples."""
+    """The columns of a table (CSV, Parquet or DataFrame), or features of records, that hold the examples."""
 
     path: str = "path"
-    """Column of picture paths, absolute or relative to the table's folder."""
+    """Column of picture paths, absolute or relative to the table's folder. Of records: the feature with the
+    bytes of the picture; where none has this name, the one that looks like a picture."""
     text: str = "text"
     """Column of texts."""
     text_b: str = "text_b"
@@ -24,7 +25,7 @@ class Columns(Options):
     """Column of lists of words, for `tokens`: a list, or the words with spaces between them."""
     label: str | tuple[str, ...] = "label"
     """One label column, or several (0/1 columns for `multilabel`, numbers for `regress`). For `tokens`: as
-    many tags as there are words."""
+    many tags as there are words. Of records, `image/class/label` and the like where there is no `label`."""
     weight: str | None = None
     """Column of numbers: how much each training example counts. None: all the same."""
 
@@ -50,7 +51,9 @@ class Split(Options):
 
 class DataConfig(Options):
     source: str | None = None
-    """A folder of class folders or of split folders, a table (CSV, Parquet, CoNLL), or a sample's name."""
+    """A folder of class folders or of split folders, a table (CSV, Parquet, CoNLL), records (TFRecord: a
+    file, a folder, `folder/*.tfrecord`), `tfds:NAME`, `datasets:OWNER/NAME` or a folder of its
+    `save_to_disk`, any of these files at `gs://…` or `s3://…`, or a sample's name."""
     columns: Columns = Columns()
     split: Split = Split()
     max_bad: Share = 0.05

@@ -14,6 +14,7 @@ from tlkit.config.head import HeadConfig, Objective, Task
 from tlkit.config.plan import LoraPlan, PlanSpec, parse_plan
 from tlkit.config.preprocessing import PreprocessingConfig
 from tlkit.config.training import TrainingConfig
+from tlkit.places import require_local
 
 FixedPrecision: TypeAlias = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Precision: TypeAlias = Literal["auto"] | FixedPrecision
@@ -62,7 +63,7 @@ class RunConfig(Options):
     export: bool = True
     """Write a SavedModel into the run folder at the end."""
     out: str | None = None
-    """The run folder. None: `runs/<data>-<backbone>-<n>`."""
+    """The run folder, on a disk or mounted. None: `runs/<data>-<backbone>-<n>`."""
     python: tuple[str, ...] = ()
     """Arguments that were Python objects and so cannot be written here."""
 
@@ -70,6 +71,13 @@ class RunConfig(Options):
     @classmethod
     def _parse_plan(cls, value: Any) -> Any:
         return None if value is None else parse_plan(value)
+
+    @pydantic.field_validator("out")
+    @classmethod
+    def _is_a_path(cls, value: str | None) -> str | None:
+        if value is not None:
+            require_local(value, "A run folder (out)")
+        return value
 
     @pydantic.field_validator("xla", mode="before")
     @classmethod

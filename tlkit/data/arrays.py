@@ -13,6 +13,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tlkit.config import DataConfig
+from tlkit.data.record_features import DEFAULTS, LABELS, PICTURES
 from tlkit.data.rows import Rows, list_some
 from tlkit.errors import DataError
 
@@ -54,12 +55,14 @@ def read_arrays(source: Sequence[Any], spec: DataConfig) -> Rows:
 
 
 def read_tf_dataset(dataset: tf.data.Dataset, spec: DataConfig) -> Rows:
-    """The rows of a dataset of (picture, label) or (picture, label, weight), batched or not.
+    """The rows of a dataset of (picture, label) or (picture, label, weight), batched or not, or of features
+    by their names, as TFDS has them.
 
     Raises DataError where it does not end, gives something else, or is larger than `spec.memory`.
     """
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise DataError("The tf.data.Dataset never ends (repeat?): take a number of examples with .take(n).")
+    dataset = as_tuples(dataset, (spec.columns.path, *PICTURES), spec)
     element = dataset.element_spec
     if not isinstance(element, tuple) or len(element) not in (2, 3) or not hasattr(element[0], "shape"):
         raise DataError(f"The tf.data.Dataset must give (picture, label), received {element}.")
@@ -75,7 +78,7 @@ def read_tf_dataset(dataset: tf.data.Dataset, spec: DataConfig) -> Rows:
         if size > spec.memory * _GIB:
             raise DataError(
                 f"The tf.data.Dataset exceeds data.memory = {spec.memory:g} GiB after {len(parts[0]):,} "
-                "examples: raise data.memory, or write the pictures to files."
+                "examples: raise data.memory, or write the pictures to files (of TFDS: data='tfds:NAME')."
             )
     if not parts[0]:
         raise DataError("The tf.data.Dataset holds no examples.")
@@ -87,6 +90,31 @@ def read_tf_dataset(dataset: tf.data.Dataset, spec: DataConfig) -> Rows:
         pictures=rows.pictures,
         weights=rows.weights,
     )
+
+
+def as_tuples(dataset: tf.data.Dataset, contents: Sequence[str], spec: DataConfig) -> tf.data.Dataset:
+    """A dataset of features by their names as one of (content, label) or (content, label, weight); any other
+    as it is. The content is the first of `contents` that is there.
+
+    Raises DataError where a feature is missing.
+    """
+    element = dataset.element_spec
+    if not isinstance(element, Mapping):
+        return dataset
+    labels = [spec.columns.label] if isinstance(spec.columns.label, str) else list(spec.columns.label)
+    usual = LABELS if labels == [DEFAULTS.label] else ()
+    weights = [] if spec.columns.weight is None else [(spec.columns.weight,)]
+    chosen = []
+    for names in (contents, (*labels, *usual), *weights):
+        found = [name for name in names if name in element]
+        if not found:
+            raise DataError(
+                f"The tf.data.Dataset has no feature {names[0]!r}: name it in data.columns. "
+                f"Its features: {list_some(list(element), 12)}."
+            )
+        chosen.append(found[0])
+    plain = tf.autograph.experimental.do_not_convert
+    return dataset.map(plain(lambda example: tuple(example[name] for name in chosen)))
 
 
 def label_table(labels: Any) -> pd.DataFrame:

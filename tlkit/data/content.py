@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,12 @@ def read_content(rows: Rows, maker: Maker, keep: npt.NDArray[Any] | Pictures | N
     """
 
     def read(row: int) -> tuple[str, str | None]:
-        if rows.paths is not None:
-            digest, problem, result = _read_file(rows.paths[row], maker.from_raw)
-        else:
-            assert rows.pictures is not None
+        if row in rows.broken:
+            return "", rows.broken[row]
+        if rows.pictures is not None:
             digest, problem, result = _read_picture(rows.pictures[row], maker.from_picture)
+        else:
+            digest, problem, result = _read_raw(partial(rows.read, row), maker.from_raw)
         if keep is not None and result is not None:
             keep[row] = result
         return digest, problem
@@ -105,10 +107,9 @@ def _traced_samples(preprocessing: ImagePreprocessing) -> Maker:
     )
 
 
-def _read_file(path: str, decode: Callable[[bytes], Any]) -> tuple[str, str | None, Any]:
+def _read_raw(read: Callable[[], bytes], decode: Callable[[bytes], Any]) -> tuple[str, str | None, Any]:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  a Path keeps the name of every file in memory
-            raw = file.read()
+        raw = read()
     except OSError as error:
         return "", f"cannot be read: {error.strerror}", None
     digest = hashlib.sha256(raw).hexdigest()

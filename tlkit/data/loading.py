@@ -46,7 +46,7 @@ def load(
     Whether they are pictures or texts follows from `preprocessing`. For texts this is `read_texts` and
     `encode_texts` in one; where the vocabulary or the length comes from the training texts, call those.
 
-    Every file of a picture is read once, hashed and decoded. What cannot be used is reported and left out.
+    Every picture is read once, hashed and decoded. What cannot be used is reported and left out.
     The decoded samples are kept in memory (`spec.memory`) or on the disk (`spec.disk`), where they fit. The
     source's own splits are kept; a missing validation is taken out of train, a missing test stays missing.
 
@@ -145,7 +145,7 @@ def _describe(
     table = pd.DataFrame(
         {
             "id": [f"{digest[:_ID_DIGITS]}-{row}" for row, digest in enumerate(content.hashes)],
-            "path": rows.paths if rows.paths is not None else "",
+            "path": "" if rows.pictures is not None else [rows.describe(row) for row in range(len(rows))],
             "label": labels.text,
             "split": splits,
             "hash": content.hashes,
@@ -186,5 +186,6 @@ def _examples(
                 samples=samples[chosen] if samples is not None else None,
                 targets=labels.targets[chosen],
                 weights=rows.weights[chosen] if rows.weights is not None else None,
+                records=rows.records[chosen] if rows.records is not None else None,
             )
     return examples

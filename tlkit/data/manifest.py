@@ -12,6 +12,7 @@ import pandas as pd
 
 from tlkit.config.head import Objective
 from tlkit.data.pictures import Pictures
+from tlkit.data.records import Records
 
 SPLITS = ("train", "validation", "test")
 
@@ -20,11 +21,11 @@ SPLITS = ("train", "validation", "test")
 class Manifest:
     """The table of examples, one row each.
 
-    `table` has the columns `id` (the content's hash and the row), `path` ("" for pictures in memory), `label`
-    (as in the source), `split` ("train", "validation", "test", or "" where the example is left out), `hash`
-    (sha256 of the raw content), `flags` ("unreadable", "duplicate" or "duplicate conflict", where the same
-    content has another label), and the columns that the split was made by. `classes` are
-    sorted names, None for regression.
+    `table` has the columns `id` (the content's hash and the row), `path` ("" for pictures in memory; of a
+    record the name of its file and its number), `label` (as in the source), `split` ("train", "validation",
+    "test", or "" where the example is left out), `hash` (sha256 of the raw content), `flags` ("unreadable",
+    "duplicate" or "duplicate conflict", where the same content has another label), and the columns that the
+    split was made by. `classes` are sorted names, None for regression.
 
     Of texts, `path` is the file, or the line or row of the source, and `text` (and `text_b`) follow it as
     read, words joined by spaces; a text of more than 1,000 characters is only referred to and "" here.
@@ -38,13 +39,13 @@ class Manifest:
 class Examples:
     """The examples of one split, ready to feed.
 
-    `samples`: uint8 (n, H, W, 3), None where each epoch decodes again from `paths`; of texts an object array
-    of normalised strings (n,), of pairs (n, 2), or of lists of words (n,). `targets`: int32 (n,) for
-    `classify`, float32 (n, classes) of 0 and 1 for `multilabel`, float32 (n,) or (n, k) for `regress`, an
-    object array of int32 arrays, one tag per word, for `tokens`, float32 (n,) for `embed`, NaN without a
-    score. `weights`: float32 (n,), where the source brought them. `lengths`: int32 (n,), the tokens of each
-    text as the model sees it: cut, special tokens included, all of its windows (padded) where it has several;
-    None for pictures.
+    `samples`: uint8 (n, H, W, 3), None where each epoch decodes again from `records` or else `paths`; of
+    texts an object array of normalised strings (n,), of pairs (n, 2), or of lists of words (n,). `targets`:
+    int32 (n,) for `classify`, float32 (n, classes) of 0 and 1 for `multilabel`, float32 (n,) or (n, k) for
+    `regress`, an object array of int32 arrays, one tag per word, for `tokens`, float32 (n,) for `embed`, NaN
+    without a score. `weights`: float32 (n,), where the source brought them. `lengths`: int32 (n,), the tokens
+    of each text as the model sees it: cut, special tokens included, all of its windows (padded) where it has
+    several; None for pictures.
     """
 
     ids: npt.NDArray[np.str_]
@@ -53,6 +54,7 @@ class Examples:
     targets: npt.NDArray[Any]
     weights: npt.NDArray[np.float32] | None = None
     lengths: npt.NDArray[np.int32] | None = None
+    records: Records | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -180,14 +180,17 @@ def _picture_reader(
         pictures = samples if isinstance(samples, Pictures) else Pictures.of(samples)
         tensor, rows = as_tensor(pictures.array), tf.constant(pictures.rows)
         return lambda indices: tf.ensure_shape(tf.gather(tensor, tf.gather(rows, indices)), shape)
+    read = _file_reader(examples) if examples.records is None else examples.records.reader()
+    return lambda indices: tf.ensure_shape(preprocessing.decode_batch(read(indices)), shape)
+
+
+def _file_reader(examples: Examples) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From indices (batch,) to what is in the files, strings (batch,)."""
     assert examples.paths is not None
     paths = tf.constant(examples.paths)
-
-    def decode(indices: tf.Tensor) -> tf.Tensor:
-        raw = tf.map_fn(tf.io.read_file, tf.gather(paths, indices), fn_output_signature=tf.string)
-        return tf.ensure_shape(preprocessing.decode_batch(raw), shape)
-
-    return decode
+    return lambda indices: tf.map_fn(
+        tf.io.read_file, tf.gather(paths, indices), fn_output_signature=tf.string
+    )
 
 
 def _weights(examples: Examples, sample_weights: npt.NDArray[Any] | None) -> tf.Tensor | None:

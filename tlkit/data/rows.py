@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tlkit.data.manifest import SPLITS
+from tlkit.data.records import Records
 from tlkit.errors import DataError
 
 SPLIT_ALIASES = {
@@ -35,18 +36,20 @@ class Note(NamedTuple):
 class Rows:
     """One row per example, in an order that does not depend on the file system.
 
-    `where` names the source in messages. `paths` (absolute), `pictures` (arrays of any accepted form) or
-    `texts` (each a string, a pair of strings, or a list of words) hold the content. `labels` has a column per
-    label column, values as in the source; none for pairs without a score. `splits` are the source's own (""
-    leaves a row out). `extras` are further columns, to group or stratify by. `empty_classes` are class
-    folders without a picture or text. `hint` may end the message about a single class. `names` say how a
-    person finds a row. `broken` says of a row why its reader could make nothing of it.
+    `where` names the source in messages. `paths` (absolute), `records` (each a picture), `pictures` (arrays
+    of any accepted form) or `texts` (each a string, a pair of strings, or a list of words) hold the content.
+    `labels` has a column per label column, values as in the source; none for pairs without a score. `splits`
+    are the source's own ("" leaves a row out). `extras` are further columns, to group or stratify by.
+    `empty_classes` are class folders without a picture or text. `hint` may end the message about a single
+    class. `names` say how a person finds a row. `broken` says of a row why its reader could make nothing of
+    it.
     """
 
     where: str
     name: str
     labels: pd.DataFrame
     paths: Sequence[str] | None = None
+    records: Records | None = None
     pictures: Sequence[npt.NDArray[Any]] | None = None
     texts: Sequence[Text] | None = None
     splits: npt.NDArray[np.str_] | None = None
@@ -66,6 +69,14 @@ class Rows:
         if self.names is not None:
             return self.names[row]
         return self.paths[row] if self.paths is not None else f"row {row + 1}"
+
+    def read(self, row: int) -> bytes:
+        """What is in the file or the record of a row. Raises OSError."""
+        if self.records is not None:
+            return self.records.read(row)
+        assert self.paths is not None
+        with open(self.paths[row], "rb") as file:  # noqa: PTH123  a Path keeps the name of every file in memory
+            return file.read()
 
 
 def short_name(text: str) -> str:

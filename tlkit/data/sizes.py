@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import suppress
 
 import numpy as np
@@ -24,8 +25,8 @@ def longest_side(spec: DataConfig, source: object | None = None) -> int | None:
     for row in chosen:
         if rows.pictures is not None:
             sides += np.shape(rows.pictures[row])[:2]
-        elif rows.paths is not None:
-            # Whatever is wrong with a file is reported when it is decoded.
-            with suppress(OSError, Image.DecompressionBombError), Image.open(rows.paths[row]) as picture:
-                sides += picture.size
+            continue
+        # Whatever is wrong with a picture is reported when it is decoded.
+        with suppress(OSError, Image.DecompressionBombError):
+            sides += Image.open(io.BytesIO(rows.read(row))).size
     return max(sides, default=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tlkit.data.rows import SPLIT_ALIASES, list_some
 from tlkit.errors import DataError
 
-_NAME = re.compile(
+SPLIT_NAME = re.compile(
     rf"(?:(?P<before>.+)[_-])?(?P<split>{'|'.join(SPLIT_ALIASES)})(?:[_-](?P<after>.+))?", re.IGNORECASE
 )
 _PLAIN = ("", "")
@@ -25,7 +25,7 @@ def find_split_files(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
     """
     sets: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
     for path in sorted(folder.iterdir()):
-        match = _NAME.fullmatch(path.name.split(".")[0])
+        match = SPLIT_NAME.fullmatch(path.name.split(".")[0])
         if match is None or not path.name.lower().endswith(endings):
             continue
         files = sets[match["before"] or "", match["after"] or ""]

@@ -24,7 +24,7 @@ def read_table(path: Path, spec: DataConfig) -> Rows:
     Raises StorageError where it cannot be read, DataError for its content (see `read_frame`).
     """
     name = path.name.split(".")[0]
-    return read_frame(_read_file(path), spec, folder=path.parent, where=str(path), name=name)
+    return read_frame(read_any_table(path), spec, folder=path.parent, where=str(path), name=name)
 
 
 def read_split_tables(folder: Path, spec: DataConfig) -> Rows:
@@ -33,7 +33,7 @@ def read_split_tables(folder: Path, spec: DataConfig) -> Rows:
     Raises what `read_table` raises.
     """
     files = find_split_files(folder, TABLE_ENDINGS)
-    frames = [_read_file(path).assign(split=split) for split, path in files.items()]
+    frames = [read_any_table(path).assign(split=split) for split, path in files.items()]
     frame = pd.concat(frames, ignore_index=True)
     return read_frame(frame, spec, folder=folder, where=str(folder), name=folder.resolve().name)
 
@@ -58,7 +58,8 @@ def read_parquet_head(path: Path) -> pd.DataFrame:
         raise _unreadable(path, error) from None
 
 
-def _read_file(path: Path) -> pd.DataFrame:
+def read_any_table(path: Path) -> pd.DataFrame:
+    """The table in a CSV, TSV or Parquet file. Raises StorageError or DataError where there is none."""
     ending = path.name.lower()
     if ending.endswith((".parquet", ".pq")):
         return read_parquet(path)

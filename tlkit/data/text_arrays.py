@@ -10,7 +10,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tlkit.config import DataConfig, Task
-from tlkit.data.arrays import as_sequence, as_weights, label_table
+from tlkit.data.arrays import as_sequence, as_tuples, as_weights, label_table
 from tlkit.data.rows import Rows, Text
 from tlkit.data.text_table import as_text, parse_list
 from tlkit.errors import DataError
@@ -60,6 +60,8 @@ def read_text_dataset(dataset: tf.data.Dataset, spec: DataConfig, task: Task) ->
     """
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise DataError("The tf.data.Dataset never ends (repeat?): take a number of examples with .take(n).")
+    if task not in _FORM:
+        dataset = as_tuples(dataset, (spec.columns.text,), spec)
     element = dataset.element_spec
     form = _FORM.get(task, "strings")
     if not isinstance(element, tuple) or len(element) not in (2, 3):

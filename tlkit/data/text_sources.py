@@ -14,7 +14,9 @@ import tensorflow as tf
 from tlkit import zoo
 from tlkit.config import DataConfig, Task
 from tlkit.data.conll import CONLL_ENDINGS, read_conll
+from tlkit.data.elsewhere import brought_here
 from tlkit.data.folder import PICTURE_ENDINGS, TEXT_ENDINGS, TEXTS, read_folder
+from tlkit.data.record_sources import hold_texts, read_text_records
 from tlkit.data.rows import Rows
 from tlkit.data.sample import read_sample
 from tlkit.data.sources import kind_of
@@ -28,24 +30,27 @@ TEXT_READERS: dict[str, Callable[[Any, DataConfig, Task], Rows]] = {
     "folder": lambda path, spec, task: read_folder(path, spec, TEXTS),
     "table": read_text_table,
     "split_tables": read_split_text_tables,
+    "records": read_text_records,
     "conll": read_conll,
     "frame": read_text_frame,
     "arrays": read_text_arrays,
     "tf_dataset": read_text_dataset,
     "sample": lambda name, spec, task: read_sample(zoo.get_sample(name)),
 }
-_PATHS = ("folder", "table", "split_tables", "conll")
+_PATHS = ("folder", "table", "split_tables", "records", "conll")
 _LOOKED_AT = 100
 
 
 def read_text_rows(source: object, spec: DataConfig, task: Task) -> Rows:
-    """The rows of `source`: a path, a sample's name, a DataFrame, (texts, labels), or a `tf.data.Dataset`.
+    """The rows of `source`: a path or an address, a sample's name, a DataFrame, (texts, labels), a
+    `tf.data.Dataset`, or a data set of TFDS or Hugging Face.
 
     A folder that holds both tables and CoNLL files is read as CoNLL for `tokens`, else as tables.
 
     Raises DataError where it is none of these, does not exist or does not fit the task, and what its reader
     raises.
     """
+    source = brought_here(source, spec)
     kind = kind_of_text(source, task)
     if kind == "conll" and task != "tokens":
         raise DataError(f"{source}: holds words with their tags: use --task tokens, received task={task}.")
@@ -74,10 +79,13 @@ def modality_of(source: object, spec: DataConfig) -> Literal["image", "text"]:
 
     Texts are: a table, but for one with the path column, one whose path column the config names, and one with
     names of pictures in its first row; CoNLL files; a folder whose first file by name ends in `.txt`; strings
-    that are neither files nor named like pictures, pairs and lists of strings; a dataset of strings; and a
-    sample whose entry says so. Where this cannot be told, reading it says what is wrong.
+    that are neither files nor named like pictures, pairs and lists of strings; a dataset of strings; records
+    with a feature of texts and no picture; and a sample whose entry says so. Where this cannot be told,
+    reading it says what is wrong.
+
+    Raises what bringing the source to this machine raises.
     """
-    source = spec.source if source is None else source
+    source = brought_here(spec.source if source is None else source, spec)
     try:
         return "text" if _is_text(source, spec) else "image"
     except (TlkitError, OSError):
@@ -90,6 +98,8 @@ def _is_text(source: Any, spec: DataConfig) -> bool:
         path = Path(str(source)).expanduser()
         one = path if kind == "table" else find_split_files(path, TABLE_ENDINGS)["train"]
         return _holds_texts(_first_row(one), spec)
+    if kind == "records":
+        return hold_texts(Path(str(source)).expanduser(), spec)
     if kind == "frame":
         return _holds_texts(source.head(1), spec)
     if kind == "folder":
@@ -98,7 +108,10 @@ def _is_text(source: Any, spec: DataConfig) -> bool:
     if kind == "arrays":
         return _are_texts(source[0]) if len(source) in (2, 3) else False
     if kind == "tf_dataset":
-        first = source.element_spec[0] if isinstance(source.element_spec, tuple) else None
+        element = source.element_spec
+        first = element[0] if isinstance(element, tuple) else None
+        if isinstance(element, dict):
+            first = element.get(spec.columns.text)
         specs = first if isinstance(first, tuple) else (first,)
         return all(getattr(one, "dtype", None) == tf.string for one in specs)
     return kind == "conll" or zoo.get_sample(str(source)).modality == "text"

@@ -65,7 +65,7 @@ def read_text_frame(
     names = [f"row {row + 1}" for row in range(len(frame))] if names is None else names
     frame = frame.reset_index(drop=True)
     frame.columns = frame.columns.map(str)
-    content = _content_columns(spec, task)
+    content = content_columns(spec, task)
     labels = [spec.columns.label] if isinstance(spec.columns.label, str) else list(spec.columns.label)
     if task == "embed" and "label" not in spec.columns.model_fields_set and labels[0] not in frame:
         labels = []
@@ -130,7 +130,7 @@ def _literal(text: str) -> Any:
     return ast.literal_eval(text)
 
 
-def _content_columns(spec: DataConfig, task: Task) -> dict[str, str]:
+def content_columns(spec: DataConfig, task: Task) -> dict[str, str]:
     """Column to its key in the config."""
     columns = spec.columns
     if task == "tokens":

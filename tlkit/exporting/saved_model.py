@@ -22,6 +22,7 @@ from tlkit.exporting.pictures import picture_interface
 from tlkit.exporting.readme import make_readme
 from tlkit.exporting.signatures import Interface, add_assets, custom_ops, make_module, make_predict
 from tlkit.exporting.texts import text_interface
+from tlkit.places import require_local
 from tlkit.preprocessing import ImagePreprocessing
 from tlkit.progress import spinner
 from tlkit.results import writing_folder
@@ -90,10 +91,12 @@ def export_saved_model(
             export then says what the client must do.
 
     Raises:
-        ConfigError: The preprocessing has such steps, and `client_preprocessing` is false.
+        ConfigError: The preprocessing has such steps, and `client_preprocessing` is false; or `to` is on an
+            object store.
         StorageError: `to` is not empty, or cannot be written.
         ExportMismatch: The exported model answers differently. Nothing is left at `to`.
     """
+    require_local(to, "An export")
     to = Path(to).expanduser().resolve()
     classes = tuple(classes or ())
     steps = _client_steps(preprocessing, client_preprocessing)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import filelock
 
 from tlkit.errors import ConfigError, StorageError
+from tlkit.places import require_local
 from tlkit.results.record import Result
 from tlkit.results.writing import check_free, storage_error, write_json, writing_folder
 
@@ -56,8 +57,9 @@ class RunFolder:
 
     @staticmethod
     def require_free(out: str | Path | None, overwrite: bool = False) -> None:
-        """Raise the StorageError that `create` would raise for a folder that is taken, before any work."""
+        """Raise what `create` would raise for a folder that is taken or is an address, before any work."""
         if out is not None:
+            require_local(out, "A run folder")
             path = Path(out).expanduser()
             check_free(path, overwrite, is_run)
             if overwrite and path.is_dir() and is_run(path):
@@ -71,6 +73,7 @@ class RunFolder:
         Raises:
             ConfigError: There is no run at `path`.
         """
+        require_local(path, "A run")
         path = Path(path).expanduser()
         if not path.is_dir():
             raise ConfigError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import StorageError
+from tlkit.places import require_local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +31,10 @@ def writing(path: str | Path, size: int = 0) -> Iterator[Path]:
 
     Raises:
         StorageError: It cannot be written (disk full, no permission …). What was at `path` is untouched.
+        ConfigError: It is an address of an object store.
     """
     path = Path(path)
+    require_local(path, "What tlkit writes")
     temporary = _beside(path, "partial", "".join(path.suffixes[-2:]))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,9 @@ def writing_folder(
 
     Raises:
         StorageError: It is not empty, not replaceable, or cannot be written. What was there is untouched.
+        ConfigError: It is an address of an object store.
     """
+    require_local(path, "What tlkit writes")
     path = Path(path).resolve()
     temporary = _beside(path, "partial")
     try:

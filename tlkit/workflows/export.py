@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tlkit.exporting import export_saved_model
 from tlkit.heads import to_scores
+from tlkit.places import require_local
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.workflows.outputs import Outputs
 from tlkit.workflows.run import Run, as_run
@@ -41,10 +42,12 @@ def export_run(
         trust: Load a run's SavedModel whose operations read files or run code.
 
     Raises:
-        ConfigError: The run has NLTK steps, and `client_preprocessing` is false.
+        ConfigError: The run has NLTK steps, and `client_preprocessing` is false; or `to` is on an object
+            store.
         StorageError: `to` is not empty, or cannot be written.
         ExportMismatch: The exported model answers differently; nothing is left at `to`.
     """
+    require_local(to, "An export")
     run = as_run(run, trust=trust)
     find = _pictures if run.entry.modality == "image" else _texts
     examples = find(run, outputs or {})
@@ -81,6 +84,9 @@ def _pictures(run: Run, outputs: Mapping[str, Outputs]) -> list[bytes]:
     """Up to 32 encoded pictures: held-out ones, or those of the manifest that are there, or noise."""
     if outputs:
         examples = list(outputs.values())[-1].examples
+        if examples.records is not None:
+            records = examples.records
+            return [records.read(number) for number in range(min(len(records), N_EXAMPLES))]
         if examples.samples is not None and examples.paths is None:
             return [tf.io.encode_png(sample).numpy() for sample in examples.samples[:N_EXAMPLES]]
         paths = [] if examples.paths is None else examples.paths.tolist()

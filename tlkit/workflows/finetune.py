@@ -178,8 +178,9 @@ def finetune(
     """Fine-tune a pretrained backbone on your own pictures or texts.
 
     Args:
-        data: A folder of class folders, a folder of split folders, a table (CSV, Parquet, CoNLL), a sample's
-            name, a DataFrame, `(inputs, labels)` arrays, or a `tf.data.Dataset`.
+        data: A folder of class folders, a folder of split folders, a table (CSV, Parquet, CoNLL), records
+            (TFRecord), `gs://…`, `s3://…`, `tfds:NAME`, `datasets:OWNER/NAME`, a sample's name, a DataFrame,
+            `(inputs, labels)` arrays, a `tf.data.Dataset`, or a data set of Hugging Face.
         backbone: A zoo entry's name; an earlier run or its folder; `wheel:…`, `hub:…`, `kaggle:…`, `hf:…`,
             `keras_hub:…`, `url:…`; the path of a model; or a functional Keras model for pictures, which is
             copied and cut below its head.

@@ -17,6 +17,7 @@ from tlkit.config import RunConfig
 from tlkit.errors import ConfigError, StorageError, UnknownNameError
 from tlkit.evaluation import Plot
 from tlkit.evaluation.lr_plot import plot_rates
+from tlkit.places import require_local
 from tlkit.plans import Stage
 from tlkit.results import writing
 from tlkit.training.determinism import determinism_unchanged
@@ -212,6 +213,7 @@ def lr_find_on(run: Run, **options: Any) -> RateSearch:
 
 def check_picture(path: str | Path) -> None:
     """Raise an error where no picture can be written to `path`."""
+    require_local(path, "A picture")
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"A picture should end in {', '.join(FORMATS)}, received {str(path)!r}.")

@@ -18,7 +18,7 @@ class PythonObjects:
     """Objects that stand in for parts of the config. None: the config decides.
 
     Attributes:
-        data: A DataFrame, `(inputs, labels)`, or a `tf.data.Dataset`.
+        data: A DataFrame, `(inputs, labels)`, a `tf.data.Dataset`, or a data set of Hugging Face.
         backbone: A functional Keras model for pictures. It is copied, and cut below its head.
         head: A Keras layer or function from the feature map (N, h, w, C) to the outputs (N, n).
         loss: A Keras loss, or a function of targets and outputs.

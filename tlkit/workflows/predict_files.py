@@ -12,6 +12,7 @@ from tlkit.data.csv_file import read_csv
 from tlkit.data.table import TABLE_ENDINGS, read_parquet, require_column
 from tlkit.data.text_table import parse_list
 from tlkit.errors import ConfigError, DataError
+from tlkit.places import require_local
 from tlkit.workflows.run import Run
 
 STANDARD_INPUT = "-"
@@ -62,6 +63,7 @@ def read_text_inputs(
 
 
 def _read_file(run: Run, path: Path, column: str | None, column_b: str | None) -> list[Any]:
+    require_local(path, "An input")
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.name.lower().endswith(TEXT_ENDINGS))
         if not files:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tlkit.errors import DataError
 from tlkit.heads import to_scores
+from tlkit.places import require_local
 from tlkit.preprocessing import ImagePreprocessing, to_rgb, why_refused
 from tlkit.workflows.predict_describe import Input, describe
 from tlkit.workflows.run import Run
@@ -58,6 +59,7 @@ def _expand_item(item: Any) -> Sequence[Any]:
         )
     if not isinstance(item, str | Path):
         return [item]
+    require_local(item, "An input")
     path = Path(item)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))

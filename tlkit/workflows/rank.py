@@ -15,6 +15,7 @@ import pandas as pd
 from tlkit import zoo
 from tlkit.config import RunConfig, load_config
 from tlkit.data import longest_side, modality_of
+from tlkit.data.records import Records
 from tlkit.errors import ConfigError, DataError, TlkitError
 from tlkit.evaluation.transferability import log_maximum_evidence, nearest_neighbour_score
 from tlkit.progress import make_console, make_progress
@@ -203,9 +204,10 @@ def _measure_all(
 
 def _written(drawn: RankExamples, folder: Path) -> list[str]:
     """Texts, or paths: what a process can be told in JSON."""
-    if drawn.modality == "image" and not isinstance(drawn.inputs[0], str):
-        return write_pictures(drawn.inputs, folder)
-    return list(drawn.inputs)
+    inputs = drawn.inputs
+    if isinstance(inputs, Records) or not isinstance(inputs[0], str):
+        return write_pictures(inputs, folder)
+    return list(inputs)
 
 
 def _score(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tlkit.config import PreprocessingConfig, RunConfig
 from tlkit.data import load, modality_of, read_texts
+from tlkit.data.records import Records
 from tlkit.data.sources import read_rows
 from tlkit.errors import DataError
 from tlkit.preprocessing import make_cleaner, make_preprocessing, to_rgb
@@ -26,12 +27,12 @@ _LOOKED_AT = 32  # pixels of a side: enough to know whether a picture can be dec
 class RankExamples:
     """Examples of the training split, as their source holds them.
 
-    `inputs` are texts (normalised), paths of pictures, or pictures (arrays). `targets` are as in `Examples`.
-    `training_examples` is how many the split has.
+    `inputs` are texts (normalised), paths of pictures, pictures (arrays), or `Records`. `targets` are as in
+    `Examples`. `training_examples` is how many the split has.
     """
 
     modality: Literal["image", "text"]
-    inputs: Sequence[Any]
+    inputs: Sequence[Any] | Records
     targets: np.ndarray
     classes: tuple[str, ...] | None
     training_examples: int
@@ -78,13 +79,16 @@ def stratified_rows(targets: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.sort(ordered[places])
 
 
-def write_pictures(pictures: Sequence[Any], folder: Path) -> list[str]:
-    """Paths of files that decode to these pictures, bit by bit: PNG is lossless."""
+def write_pictures(pictures: Sequence[Any] | Records, folder: Path) -> list[str]:
+    """Paths of files that decode to these pictures, bit by bit: as they are, or as PNG, which is lossless."""
     folder.mkdir()
     paths = []
-    for number, picture in enumerate(track(pictures, "Writing pictures", len(pictures))):
+    for number in track(range(len(pictures)), "Writing pictures", len(pictures)):
         paths.append(str(folder / f"{number}.png"))
-        Image.fromarray(to_rgb(np.asarray(picture))).save(paths[-1], compress_level=1)
+        if isinstance(pictures, Records):
+            Path(paths[-1]).write_bytes(pictures.read(number))  # whatever kind it is: its bytes say so
+            continue
+        Image.fromarray(to_rgb(np.asarray(pictures[number]))).save(paths[-1], compress_level=1)
     return paths
 
 
@@ -105,8 +109,7 @@ def _pictures(config: RunConfig, source: Any) -> RankExamples:
         source=source,
     )
     rows = read_rows(source, config.data)
-    inputs = rows.paths if rows.paths is not None else rows.pictures
-    assert inputs is not None
+    inputs = next(held for held in (rows.records, rows.paths, rows.pictures) if held is not None)
     return _training_examples(
         dataset.manifest.table,
         inputs,
@@ -141,9 +144,13 @@ def _training_examples(table: Any, inputs: Any, targets: np.ndarray, **facts: An
     """The rows of the manifest's `table` for training, without copies; `targets` are those of all of them."""
     train = np.flatnonzero(table["split"].to_numpy() == "train")
     first = ~table["flags"].iloc[train].astype(str).str.startswith("duplicate").to_numpy()
-    chosen = [inputs[row] for row in train[first]]
+    chosen = _pick(inputs, train[first])
     return RankExamples(inputs=chosen, targets=targets[first], training_examples=len(train), **facts)
 
 
 def _take(examples: RankExamples, rows: np.ndarray) -> RankExamples:
-    return replace(examples, inputs=[examples.inputs[row] for row in rows], targets=examples.targets[rows])
+    return replace(examples, inputs=_pick(examples.inputs, rows), targets=examples.targets[rows])
+
+
+def _pick(inputs: Any, rows: np.ndarray) -> Any:
+    return inputs[rows] if isinstance(inputs, Records) else [inputs[row] for row in rows]

@@ -13,17 +13,22 @@ from pathlib import Path
 import platformdirs
 
 from tlkit.errors import FetchError, StorageError
+from tlkit.places import require_local
 from tlkit.zoo.hashing import hash_of
 
 Progress = Callable[[str], None]
 
 
 def home() -> Path:
-    """The cache folder: `TLKIT_HOME`, or the platform's user cache folder. It may not exist yet."""
+    """The cache folder: `TLKIT_HOME`, or the platform's user cache folder. It may not exist yet.
+
+    Raises ConfigError where `TLKIT_HOME` is an address of an object store.
+    """
     chosen = os.environ.get("TLKIT_HOME")
-    return (
-        Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("tlkit", appauthor=False))
-    )
+    if not chosen:
+        return Path(platformdirs.user_cache_dir("tlkit", appauthor=False))
+    require_local(chosen, "The cache folder (TLKIT_HOME)")
+    return Path(chosen).expanduser()
 
 
 def offline() -> bool:

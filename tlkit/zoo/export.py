@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tlkit.errors import FetchError, StorageError
+from tlkit.places import require_local
 from tlkit.zoo.cache import Progress, home, is_intact, note_of
 from tlkit.zoo.entry import ZooEntry
 from tlkit.zoo.fetch import expected_hash_at, fetch_weights
@@ -33,8 +34,10 @@ def export_to(
     an entry with several files the first; an entry that has no weights is left out.
 
     Raises FetchError where weights cannot be had or are kept outside of the cache folder, before anything is
-    copied, ConfigError where the zoo file that is there cannot be added to, and StorageError.
+    copied, ConfigError where `folder` is on an object store or the zoo file that is there cannot be added to,
+    and StorageError.
     """
+    require_local(folder, "A cache folder")
     folder, chosen = Path(folder).expanduser(), tuple(chosen)
     weights = [each for each in chosen if not isinstance(each.source, NoSource)]
     files = {entry.name: _files(entry, progress) for entry in weights}
