@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import keras
 import numpy as np
 import pytest
@@ -113,6 +115,82 @@ def test_it_does_so_with_every_kind_of_state(settings, stages, tmp_path):
     found = finish(tmp_path / "killed", stages, own, stops)
     assert_same(found, expected)
     assert len(found[1].resumed) == len(stops)
+
+
+class TerminateAt(keras.callbacks.Callback):
+    """As SIGTERM does in a training step, or in a step of validation."""
+
+    def __init__(self, saving, step, validating=False):
+        super().__init__()
+        self.saving = saving
+        self.left = iter(range(step - 1))
+        self.validating = validating
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.validating:
+            self._count()
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self.validating:
+            self._count()
+
+    def _count(self):
+        if next(self.left, None) is None and not self.saving.stop.is_asked:
+            self.saving.stop.ask(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("step", "validating", "position", "ema"),
+    [
+        (3, False, (0, 3), None),
+        (STEPS, False, (0, 5), None),
+        (2 * STEPS, False, (1, 5), 0.9),
+        (1, True, (0, 5), None),
+        (4, True, (1, 5), 0.9),
+    ],
+)
+def test_a_run_that_is_told_to_end_ends_after_that_step(step, validating, position, ema, tmp_path):
+    def own():
+        return make(ema=ema)
+
+    expected = finish(tmp_path / "whole", make=own)
+    folder = tmp_path / "told"
+    saving = Saving(Saves(folder / "state"))
+    with pytest.raises(SystemExit) as error:
+        train_stages(own(), STAGES, folder, [TerminateAt(saving, step, validating)], saving)
+    assert error.value.code == 143
+    saved, _ = saving.saves.read()
+    assert (saved["position"]["epoch"], saved["position"]["step"]) == position
+    assert_same(finish(folder, make=own), expected)
+
+
+def test_what_callbacks_make_when_an_epoch_begins_is_made_again(tmp_path):
+    class Seen(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.seen = {epoch}  # a set is not saved
+            self.epochs = [*getattr(self, "epochs", []), epoch]
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen.add(batch)
+
+    saves = Saves(tmp_path / "state")
+    with pytest.raises(Killed):
+        train_stages(make(), STAGES[:1], tmp_path, [Seen(), KillAt(8)], Saving(saves))
+    seen = Seen()
+    train_stages(make(), STAGES[:1], tmp_path, [seen, KillAt(100)], Saving(saves, resume=saves.read()[0]))
+    assert seen.epochs == [0, 1]
+    assert seen.seen == {1, 2, 3, 4}
+
+
+def test_a_save_holds_no_frozen_weights(tmp_path):
+    saves = Saves(tmp_path / "state")
+    with pytest.raises(Killed):
+        train_stages(make(restore_best=True), STAGES, tmp_path, [KillAt(8)], Saving(saves))
+    saved, _ = saves.read()
+    assert len(saved["untouched"]) > 10
+    best = next(each["state"] for each in saved["callbacks"] if each["kind"] == "BestEpoch")
+    held = sum(value is not None for value in best["best_weights"])
+    assert held == len(best["best_weights"]) - len(saved["untouched"])
 
 
 def test_what_callbacks_of_ones_own_count_goes_on(tmp_path):

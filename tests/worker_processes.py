@@ -30,6 +30,14 @@ def free_addresses(count: int) -> list[str]:
         return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
+def environment_of(addresses: Sequence[str], index: int) -> dict[str, str]:
+    """The environment variables of a worker."""
+    task = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
+    environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # as in a shell
+    return environment
+
+
 def run_workers(commands: Sequence[Sequence[str]], seconds: float = 300.0) -> list[Ended]:
     """Run Python with each of these arguments as a worker of one cluster.
 
@@ -39,11 +47,8 @@ def run_workers(commands: Sequence[Sequence[str]], seconds: float = 300.0) -> li
     processes, files = [], []
     with ExitStack() as stack:
         for index, arguments in enumerate(commands):
-            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             out, err = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2))
-            environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
-            environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # as in a shell
-            command = [sys.executable, *arguments]
+            command, environment = [sys.executable, *arguments], environment_of(addresses, index)
             processes.append(subprocess.Popen(command, env=environment, stdout=out, stderr=err))
             files.append((out, err))
         deadline = time.monotonic() + seconds

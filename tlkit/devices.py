@@ -1,21 +1,17 @@
-"""Which devices a run uses, as a tf.distribute strategy; and what several workers tell each other."""
+"""Which devices a run uses, as a tf.distribute strategy."""
 
 from __future__ import annotations
 
 import functools
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from tlkit.cluster import Cluster, find_cluster, wait_for_workers
-from tlkit.errors import ConfigError, TrainingError
+from tlkit.errors import ConfigError
 
 
 def make_strategy(spec: str = "auto") -> tf.distribute.Strategy:
@@ -53,66 +49,6 @@ def make_strategy(spec: str = "auto") -> tf.distribute.Strategy:
         case "tpu":
             return _tpu_strategy()
     raise ConfigError(f"Unknown strategy {spec!r}. Allowed: auto, cpu, gpu, mirrored, multi_worker, tpu.")
-
-
-def replicas_here(strategy: tf.distribute.Strategy) -> tuple[int, int, int]:
-    """The number of the first replica that this process runs, how many it runs, and how many there are."""
-    if not is_multi_worker(strategy):
-        return 0, strategy.num_replicas_in_sync, strategy.num_replicas_in_sync
-    numbers = strategy.experimental_distribute_values_from_function(
-        lambda context: context.replica_id_in_sync_group
-    )
-    here = strategy.experimental_local_results(numbers)
-    return int(here[0]), len(here), strategy.num_replicas_in_sync
-
-
-def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
-    """Whether it is the strategy of workers, each of which reads its own part of the data."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-def gather_numbers(strategy: tf.distribute.Strategy, number: float) -> list[float]:
-    """What each worker passes, in their order; every worker has to call it. One process alone: its own."""
-    first, count, total = replicas_here(strategy)
-    numbers = np.zeros(total // count)
-    numbers[first // count] = number
-    return [float(each) for each in sum_over_workers(strategy, numbers)]
-
-
-def sum_over_workers(strategy: tf.distribute.Strategy, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """The sum of the arrays that the workers pass; every worker has to call it, with the same shape. One
-    process alone: its own.
-
-    Raises:
-        TrainingError: Another worker stopped.
-    """
-    own = np.asarray(values, np.float64)
-    first, count, total = replicas_here(strategy)
-    if count == total:
-        return own
-
-    def of_replica(context: tf.distribute.ValueContext) -> tf.Tensor:
-        return tf.constant(own if context.replica_id_in_sync_group == first else np.zeros_like(own))
-
-    passed = strategy.experimental_distribute_values_from_function(of_replica)
-    with lost_workers_told():
-        summed: npt.NDArray[np.float64] = strategy.reduce("SUM", passed, axis=None).numpy()
-    return summed
-
-
-@contextmanager
-def lost_workers_told(several: bool = True) -> Iterator[None]:
-    """Inside, what TensorFlow raises where another of `several` workers stopped becomes a TrainingError."""
-    try:
-        yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        if not several:
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise TrainingError(
-            f"Another worker stopped, and this one cannot go on without it ({reason[:200]}). Its own message "
-            "says why; start all of them again."
-        ) from None
 
 
 def device_kind(strategy: tf.distribute.Strategy) -> Literal["CPU", "GPU", "TPU"]:

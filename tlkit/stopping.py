@@ -18,29 +18,30 @@ class Stop:
     """Whether the run was asked to end.
 
     Attributes:
+        signal: The last one that came.
         waits: Somebody looks at `is_asked` before long, and saves first; so a first signal does not cut in.
     """
 
     def __init__(self) -> None:
         self.waits = False
-        self._signal: int | None = None
+        self.signal: int | None = None
 
     @property
     def is_asked(self) -> bool:
-        return self._signal is not None
+        return self.signal is not None
 
     def ask(self, number: int) -> None:
         """A signal has come. The second one ends the run where it is."""
         is_second = self.is_asked
-        self._signal = number
+        self.signal = number
         if is_second or not self.waits:
             self.obey()
 
     def obey(self) -> None:
         """Raise KeyboardInterrupt after Ctrl-C, and SystemExit (143) after SIGTERM."""
-        if self._signal == signal.SIGINT:
+        if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        if self._signal is not None:
+        if self.signal is not None:
             raise SystemExit(TERMINATED)
 
 
@@ -58,13 +59,16 @@ def stopped_by_signals(stop: Stop) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         stop.ask(number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, handle)
     try:
         with _ended_in_time():
             yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in taken:  # None: somebody set it outside Python, and Python cannot put it back
+            signal.signal(number, signal.SIG_DFL if before[number] is None else before[number])
 
 
 @contextmanager
@@ -77,6 +81,13 @@ def _ended_in_time() -> Iterator[None]:
     # The operating system's own handler writes the signal's number there, whatever Python is at.
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     timers: list[threading.Timer] = []
+    is_over = threading.Event()
+
+    def leave_in_child() -> None:
+        if not is_over.is_set():  # a forked process has the pipe, too, and its signals are not ours
+            signal.set_wakeup_fd(-1)
+
+    os.register_at_fork(after_in_child=leave_in_child)
 
     def watch() -> None:
         while number := os.read(reader, 1):
@@ -90,6 +101,7 @@ def _ended_in_time() -> Iterator[None]:
     try:
         yield
     finally:
+        is_over.set()
         signal.set_wakeup_fd(before)
         os.close(writer)
         watcher.join()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tlkit.config import DataConfig, Task
+from tlkit.config import Columns, DataConfig, Task
 from tlkit.data.csv_file import read_csv
 from tlkit.data.rows import Note, Rows, Text, parse_splits, short_name
 from tlkit.data.split_files import find_split_files
@@ -67,7 +67,7 @@ def read_text_frame(
     frame.columns = frame.columns.map(str)
     content = content_columns(spec, task)
     labels = [spec.columns.label] if isinstance(spec.columns.label, str) else list(spec.columns.label)
-    if task == "embed" and "label" not in spec.columns.model_fields_set and labels[0] not in frame:
+    if task == "embed" and spec.columns.label == Columns().label and labels[0] not in frame:
         labels = []
     for column, key in [*content.items(), *((label, "label") for label in labels)]:
         require_column(frame, column, f"data.columns.{key}", where)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlkit.errors import StorageError
+from tlkit.errors import ConfigError, StorageError
 from tlkit.results.writing import write_text, writing
 
 if TYPE_CHECKING:
@@ -57,13 +57,20 @@ class Saves:
         self._keep_last()
 
     def read(self) -> tuple[Any, list[str]]:
-        """The tree of the newest save that is whole (None: there is none), and why newer ones are not."""
+        """The tree of the newest save that is whole (None: there is none), and why newer ones are not.
+
+        Raises:
+            StorageError: A file cannot be read now.
+            ConfigError: Another version of tlkit wrote it.
+        """
         damaged: list[str] = []
         for number in reversed(self._numbers("json")):
             try:
                 return self._read(number), damaged
-            except Exception as error:  # a damaged file does all kinds of things to what reads it
-                damaged.append(f"{self._file(number, 'json')} is damaged: {_line(error)}")
+            except _Damaged as error:
+                damaged.append(f"{self._file(number, 'json')} is damaged: {error}")
+            except OSError as error:  # it may be whole, and readable tomorrow
+                raise StorageError(f"Cannot read {self._file(number, 'json')}: {error.strerror}.") from None
         return None, damaged
 
     def clear(self) -> None:
@@ -75,22 +82,32 @@ class Saves:
         import ml_dtypes  # noqa: F401  so that NumPy knows bfloat16 by its name
         import numpy as np
 
-        about = json.loads(self._file(number, "json").read_text(encoding="utf-8"))
-        if about["version"] != VERSION:
-            raise ValueError(f"version {about['version']}, not {VERSION}")
         archive = self._file(number, "npz")
-        if (
-            _hash(about["tree"]) != about["sha256"]["tree"]
-            or _hash_file(archive) != about["sha256"]["arrays"]
-        ):
-            raise ValueError("its hash is another")
+        try:
+            about = json.loads(self._file(number, "json").read_bytes())
+            version, tree = about["version"], str(about["tree"])
+            of_tree, of_arrays = about["sha256"]["tree"], about["sha256"]["arrays"]
+        except (ValueError, KeyError, TypeError):
+            raise _Damaged("it is not what a run writes") from None
+        if version != VERSION:
+            raise ConfigError(
+                f"{self._file(number, 'json')} has the format {version}, and this version of tlkit reads "
+                f"{VERSION}: go on with the version that wrote it, or start anew: --overwrite"
+            )
+        if not archive.exists():
+            raise _Damaged(f"{archive.name} is not there")
+        if _hash(tree) != of_tree or _hash_file(archive) != of_arrays:
+            raise _Damaged("its hash is another")
         with archive.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return _unpacked(json.loads(about["tree"]), arrays)
+            return _unpacked(json.loads(tree), arrays)
 
     def _keep_last(self) -> None:
         kept = self._numbers("json")[-KEPT:]
         for number in {*self._numbers("npz"), *self._numbers("json")} - {*kept}:
             self._remove(number)
+        for cut_off in self.folder.glob(".*.partial*"):
+            with suppress(OSError):
+                cut_off.unlink()
 
     def _remove(self, number: int) -> None:
         for kind in ("json", "npz"):  # the file that makes it a save first
@@ -109,7 +126,7 @@ def is_plain(value: Any) -> bool:
     """Whether a save can hold a value."""
     try:
         _packed(value, {})
-    except TypeError:
+    except (TypeError, RecursionError):
         return False
     return True
 
@@ -122,8 +139,8 @@ def _packed(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return value
     if isinstance(value, np.generic | np.ndarray):
         array = np.asarray(value)
-        if array.dtype.hasobject:
-            raise TypeError("an array of Python objects")
+        if array.dtype.hasobject or array.dtype.names is not None:
+            raise TypeError("an array of Python objects, or of records")
         name = str(len(arrays))
         # NumPy's format forgets what dtypes of other packages (bfloat16) are called.
         arrays[name] = array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
@@ -132,12 +149,12 @@ def _packed(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": repr(value)}
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return {
             _SEQUENCE: [_packed(item, arrays) for item in value],
             "of": "list" if isinstance(value, list) else "tuple",
         }
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+    if type(value) is dict and all(isinstance(key, str) for key in value):
         return {_TABLE: {key: _packed(item, arrays) for key, item in value.items()}}
     raise TypeError(f"{type(value).__name__} cannot be saved")
 
@@ -169,7 +186,5 @@ def _hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _line(error: Exception) -> str:
-    if isinstance(error, StorageError | OSError):
-        return str(error)
-    return (str(error).splitlines() or [type(error).__name__])[0]
+class _Damaged(Exception):
+    """A save is not what was written."""

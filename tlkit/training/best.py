@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 
 from tlkit.config import TrainingConfig
@@ -74,15 +75,20 @@ class BestEpoch(keras.callbacks.EarlyStopping):
 
     Args:
         before: The monitored value of every epoch of the parts before.
+        frozen: Weights that do not change; no copies of them are held, nor saved.
         options: Of Keras's own; `mode` is `max` or `min`.
     """
 
     wait: int
     best: float | None
+    best_weights: list[np.ndarray | None] | None
 
-    def __init__(self, before: Iterable[float], **options: Any) -> None:
+    def __init__(
+        self, before: Iterable[float], frozen: Iterable[keras.Variable] = (), **options: Any
+    ) -> None:
         super().__init__(**options)
         self.before = list(before)
+        self.frozen = {id(weight) for weight in frozen}
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
@@ -94,10 +100,17 @@ class BestEpoch(keras.callbacks.EarlyStopping):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         # Keras ends nothing after the first epoch, which that of a later part is not.
         super().on_epoch_end(len(self.before) + epoch, logs)
+        if self.best_weights is not None:
+            weights = zip(self.model.weights, self.best_weights, strict=True)
+            self.best_weights = [None if id(weight) in self.frozen else value for weight, value in weights]
 
     def on_train_end(self, logs: Any = None) -> None:
-        if not self.model.goes_on:
-            super().on_train_end(logs)
+        if self.model.goes_on:
+            return
+        if self.best_weights is not None:
+            weights = zip(self.model.weights, self.best_weights, strict=True)
+            self.best_weights = [weight.numpy() if value is None else value for weight, value in weights]
+        super().on_train_end(logs)
 
 
 def _parts_before(stage: Stage) -> list[Stage]:

@@ -34,6 +34,7 @@ def make_callbacks(
     folder: Path,
     name_batch: Callable[[int, int], Sequence[str]],
     epochs_logged: int | None = None,
+    frozen: Sequence[keras.Variable] = (),
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of a stage, in order.
 
@@ -45,6 +46,7 @@ def make_callbacks(
         folder: The run folder; checkpoints go to `stages/`, logs to `logs/`.
         name_batch: (epoch, step) → ids of the examples in that batch.
         epochs_logged: Of a stage that goes on, how many epochs of its log are to stay. None: it begins.
+        frozen: Weights that the stage leaves as they are.
     """
     if epochs_logged is not None:
         _shorten(epoch_log(folder, stage), epochs_logged)
@@ -54,6 +56,7 @@ def make_callbacks(
         FiniteLoss(stage.name, name_batch),
         BestEpoch(
             values_before(stage, folder, monitor),
+            frozen,
             patience=stage.patience or stage.epochs_before + stage.epochs,
             restore_best_weights=ends_with_best(stage, training),
             **watch,
@@ -78,7 +81,7 @@ def make_callbacks(
 def _shorten(log: Path, epochs: int) -> None:
     """Leave out the epochs that will be trained again."""
     if log.exists():
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = log.read_bytes().decode().splitlines(keepends=True)  # Python would change the line ends
         write_text(log, "".join(lines[: 1 + epochs]))
 
 

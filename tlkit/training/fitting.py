@@ -12,13 +12,14 @@ import pandas as pd
 import tensorflow as tf
 
 from tlkit.data import rows_of_batch
-from tlkit.devices import is_multi_worker, lost_workers_told
+from tlkit.exchange import is_multi_worker, lost_workers_told
 from tlkit.plans import Stage
 from tlkit.preprocessing import ImagePreprocessing
 from tlkit.progress import make_console
 from tlkit.training.cache.features import Features, ReleaseMemory
 from tlkit.training.callbacks import close_all, make_callbacks
 from tlkit.training.display import LiveDisplay
+from tlkit.training.freeze import frozen_weights
 from tlkit.training.health.gradients import GradientHealth
 from tlkit.training.health.words import explain_health
 from tlkit.training.multi_worker import SharedStatistics
@@ -27,6 +28,7 @@ from tlkit.training.pipelines import validation_pipeline
 from tlkit.training.resuming.continued import ContinuedCallbacks
 from tlkit.training.resuming.position import Position
 from tlkit.training.resuming.saver import SaveProgress, Saving, StageState
+from tlkit.training.resuming.snapshot import read_callbacks
 from tlkit.training.trainable import Trainable
 
 
@@ -77,10 +79,13 @@ class Fit:
         health = self._health(stage)
         display = self._display(stage, plan.steps)
         built_in = [*self._built_in(stage), *([] if health is None else [health])]
-        state = replace(self.state, callbacks=[*built_in, *callbacks, display, history])
-        listed = list(state.callbacks)
+        every = [*built_in, *callbacks, display, history]
+        # Somebody's own go through all stages: what they have counted in those before is saved, too.
+        made = [*read_callbacks(built_in), *({} for _ in callbacks), *read_callbacks([display, history])]
+        state = replace(self.state, callbacks=every, made=made)
+        listed = list(every)
         if self.saving is not None:
-            listed.append(SaveProgress(self.saving, self.run.training, state.take))
+            listed.append(SaveProgress(self.saving, state))
         try:
             with lost_workers_told(is_multi_worker(self.run.strategy)):
                 model.fit(
@@ -99,6 +104,8 @@ class Fit:
             if self.saving is not None:
                 self.saving.stop.waits = False
             close_all([*built_in, display])
+        if self.saving is not None and self.saving.stop.is_asked:  # since the last save, that of the end
+            self.saving.stop.obey()
         table = pd.DataFrame(history.history)
         table.insert(0, "epoch", range(1, len(table) + 1))
         table.insert(0, "stage", stage.name)
@@ -134,7 +141,14 @@ class Fit:
 
         epochs = None if self.saved is None else self.position.epoch
         built_in = make_callbacks(
-            run.monitor, run.head.mode, stage, run.training, self.folder, name_batch, epochs
+            run.monitor,
+            run.head.mode,
+            stage,
+            run.training,
+            self.folder,
+            name_batch,
+            epochs,
+            frozen_weights(run.groups, stage, run.batch_norm),
         )
         # Without stored features the decoded pictures are read; the splits share one file.
         mapped = run.dataset.splits["train"] if self.features is None else self.features.table

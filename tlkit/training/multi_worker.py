@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from tlkit.backbones import is_batch_norm
-from tlkit.devices import gather_numbers, is_multi_worker, replicas_here, sum_over_workers
 from tlkit.errors import TrainingError
+from tlkit.exchange import fingerprint, gather, is_multi_worker, replicas_here, sum_over_workers
 
 
 class MultiWorkerFit(keras.Model):
@@ -115,20 +113,12 @@ def check_same_weights(model: keras.Model, strategy: tf.distribute.Strategy, sta
     Raises:
         TrainingError: They are not the same, bit for bit.
     """
-    if is_multi_worker(strategy) and len(set(gather_numbers(strategy, fingerprint(model)))) > 1:
+    if is_multi_worker(strategy) and len(set(gather(strategy, _hash_weights(model)))) > 1:
         raise TrainingError(
             f"After stage {stage!r} the workers hold different weights. Has the model a layer that learns "
             "without gradients, or a callback that does not do the same on every worker?"
         )
 
 
-def fingerprint(model: keras.Model) -> int:
-    """A number below 2**48 (hence exact in float64) that tells the weights of a model from others."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(_bytes(weight.numpy()))
-    return int.from_bytes(digest.digest()[:6], "big")
-
-
-def _bytes(values: npt.NDArray[Any]) -> bytes:
-    return np.ascontiguousarray(values).tobytes()
+def _hash_weights(model: keras.Model) -> int:
+    return fingerprint(*(weight.numpy().tobytes() for weight in model.weights))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tlkit.data import make_pipeline
-from tlkit.devices import is_multi_worker
 from tlkit.errors import TrainingError
+from tlkit.exchange import is_multi_worker
 from tlkit.plans import Stage
 from tlkit.training.batch_size import find_fitting
 from tlkit.training.cache.stage import divide_stage

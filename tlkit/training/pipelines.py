@@ -32,7 +32,8 @@ def training_pipeline(
         training=True,
         seed=run.seed,
         stage=place.index,
-        epochs=max(1, stage.epochs - position.epoch),  # Keras looks at a batch before any step
+        # Keras looks at a batch before any step, also where the last one has been.
+        epochs=max(1, stage.epochs - position.epoch) + bool(position.step),
         first_epoch=place.first_epoch + position.epoch,
         first_step=position.step,
         sample_weights=run.example_weights,

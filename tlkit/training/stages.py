@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlkit.errors import StorageError, TrainingError
+from tlkit.errors import ConfigError, StorageError, TrainingError
 from tlkit.plans import Stage
 from tlkit.results import StageRecord
 from tlkit.training.adapters import Adapters, adapted
@@ -39,7 +40,7 @@ from tlkit.training.optimizing.state import take_state
 from tlkit.training.pipelines import training_pipeline
 from tlkit.training.resuming.position import Position
 from tlkit.training.resuming.progress import Progress
-from tlkit.training.resuming.saver import Saving, StageState, put_model
+from tlkit.training.resuming.saver import Saving, StageState, put_model, untouched_weights
 from tlkit.training.settling import watch_settling
 from tlkit.training.trainable import Trainable
 from tlkit.training.training_model import TrainingModel
@@ -110,7 +111,8 @@ def train_stages(
                 position = Position() if saved is None else Position(**saved["position"])
                 batches = training_pipeline(run, stage, progress.place, features, position)
                 model, compute = _compile(run, progress, parts, batches, features, saved)
-                state = StageState(run, progress, before, model, started, choice, compute)
+                untouched = untouched_weights(run, progress)
+                state = StageState(run, progress, before, model, started, choice, compute, untouched)
                 fit = Fit(run, state, folder, features, saving, saved)
                 own = [*callbacks, *([] if settling is None else [settling])]
                 history = fit.run_epochs(batches, own)
@@ -145,6 +147,11 @@ def train_stages(
 
 def _goes_on(run: Trainable, saved: dict[str, Any]) -> Progress:
     progress = Progress.from_plain(saved["progress"], [weight.path for weight in run.model.weights])
+    if saved["replicas"] != run.n_replicas:
+        raise ConfigError(
+            f"The run goes on with as many replicas as it began with: {saved['replicas']}, not "
+            f"{run.n_replicas}. Give it the same devices and workers, or start anew: --overwrite"
+        )
     position = saved["position"]
     here = {"stage": progress.begun[-1].name, "epoch": position["epoch"] + 1, "step": position["step"]}
     return replace(progress, resumed=[*progress.resumed, here])
@@ -177,13 +184,30 @@ def _store(
     below: Features | None,
     saved: dict[str, Any] | None,
 ) -> tuple[CacheChoice, Features | None]:
-    """Decide about stored features, or do again what was decided when the stage began."""
+    """Decide about stored features, or do again what was decided when the stage began: where `cache.mode` is
+    auto, on the disk in place of memory, and the other way round, if need be; what is read is the same.
+
+    Raises:
+        StorageError: There is no room for them any more.
+    """
     if saved is None:
         return store_features(run, stage, parts, below)
     choice = CacheChoice(**saved["cache"])
-    as_before = {"mode": choice.mode, **({} if choice.storage is None else {"storage": choice.storage})}
-    again = replace(run, cache=run.cache.model_copy(update=as_before))
-    return choice, store_features(again, stage, parts, below)[1]
+    if choice.mode == "off":
+        return choice, None
+    modes = [choice.mode]
+    if run.cache.mode == "auto":
+        modes += [mode for mode in ("disk", "memory") if mode != choice.mode]
+    for mode in modes:
+        spec = run.cache.model_copy(update={"mode": mode, "storage": choice.storage})
+        with suppress(StorageError):
+            now, features = store_features(replace(run, cache=spec), stage, parts, below)
+            if features is not None:
+                return replace(choice, mode=now.mode), features
+    raise StorageError(
+        f"Stage {stage.name!r} began with stored features, and there is no room for them now, neither in "
+        f"memory nor on the disk. See: tlkit cache list"
+    )
 
 
 def _compile(

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tlkit.config import CacheConfig, Precision, TrainingConfig, Xla
 from tlkit.config.augment import Augmentation
 from tlkit.data import BatchPlan, Dataset, Mixing, Share, plan_batches
-from tlkit.devices import is_multi_worker, replicas_here
+from tlkit.exchange import is_multi_worker, replicas_here
 from tlkit.freezing import LayerGroup
 from tlkit.heads import Head
 from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing

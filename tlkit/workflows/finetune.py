@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -11,10 +12,10 @@ from typing import Any
 
 import keras
 
-from tlkit.cluster import find_cluster
+from tlkit.cluster import find_cluster, is_chief
 from tlkit.config import RunConfig, dump, to_yaml
-from tlkit.devices import lost_workers_told
 from tlkit.errors import Interrupted, StorageError, TrainingError
+from tlkit.exchange import lost_workers_told
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.progress import make_console
 from tlkit.results import Result, RunFolder, Saves, environment, write_csv, write_json, write_text
@@ -27,7 +28,7 @@ from tlkit.workflows.export import export_run
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.outputs import Outputs, evaluate_examples, model_function, save_outputs
 from tlkit.workflows.prepare import Prepared, prepare
-from tlkit.workflows.resume import Stopped, asked_for, find_stopped
+from tlkit.workflows.resume import Stopped, asked_for, find_folder, read_stopped
 from tlkit.workflows.run import Run, load_run
 from tlkit.workflows.saved_models import copy_saved_models
 from tlkit.workflows.workers import meet_at_end, only_chief_writes
@@ -61,21 +62,23 @@ def run_finetune(
         SystemExit: The process was told to end (143); the run was saved.
     """
     several = find_cluster(config.strategy) is not None
-    with lost_workers_told(several), only_chief_writes(config, overwrite) as (own, replaces):
+    with lost_workers_told(several), only_chief_writes(config, overwrite, resume) as (own, replaces):
         return _finetune(own, replaces, objects or PythonObjects(), resume)
 
 
 def _finetune(config: RunConfig, overwrite: bool, objects: PythonObjects, resume: bool) -> Run:
     started = time.perf_counter()
-    stopped = find_stopped(config, objects) if resume else None
-    if stopped is None:
+    found, stopped = find_folder(config) if resume else None, None
+    if found is None:
         RunFolder.require_free(config.out, overwrite)
-    elif stopped.folder.is_complete:
-        make_console().print(f"{stopped.folder.path} is complete: there is nothing to go on with.")
-        return load_run(stopped.folder.path)
     with ExitStack() as stack:
-        if stopped is not None:
-            stack.enter_context(stopped.folder.locked())
+        if found is not None:
+            if not found.is_complete:
+                stack.enter_context(found.locked())
+            stopped = read_stopped(found, config, objects)
+            if found.is_complete:
+                make_console().print(f"{found.path} is complete: there is nothing to go on with.")
+                return load_run(found.path)
         prepared = prepare(config if stopped is None else stopped.config, objects)
         require_room_for(prepared.trainable, prepared.stages)
         for note in prepared.notes:
@@ -94,8 +97,10 @@ def _finetune(config: RunConfig, overwrite: bool, objects: PythonObjects, resume
 def _train(prepared: Prepared, stopped: Stopped, stop: Stop, objects: PythonObjects, started: float) -> Run:
     """The stages, and what follows them; what is left where they fail."""
     folder = stopped.folder
-    go_on = f"go on with: tlkit finetune --out {folder.path} --resume"
+    speaks = is_chief(prepared.config.strategy)
+    go_on = f"go on with: tlkit finetune --out {shlex.quote(str(folder.path))} --resume"
     try:
+        _write_config(prepared, folder)
         if stopped.saved is None:
             _write_inputs(prepared, stopped)
         folder.write_state("running")
@@ -103,6 +108,8 @@ def _train(prepared: Prepared, stopped: Stopped, stop: Stop, objects: PythonObje
         trained = train_stages(prepared.trainable, prepared.stages, folder.path, objects.callbacks, saving)
         outputs = _finish(prepared, trained, folder)
     except KeyboardInterrupt:
+        if not speaks:
+            raise Interrupted("Interrupted.") from None
         save_model(prepared.trainable.model, folder)
         folder.write_state("interrupted")
         raise Interrupted(
@@ -116,7 +123,7 @@ def _train(prepared: Prepared, stopped: Stopped, stop: Stop, objects: PythonObje
     except (StorageError, TrainingError) as error:
         note = ""
         with suppress(StorageError):  # the first error is the one to report
-            if error.keeps_best:
+            if error.keeps_best and speaks:
                 save_model(prepared.trainable.model, folder)
                 note = f" The best model so far is in {folder.path}."
         with suppress(StorageError):
@@ -145,6 +152,8 @@ def _finish(prepared: Prepared, trained: Trained, folder: RunFolder) -> dict[str
     if trained.features is not None:
         trained.features.table.leave()
     save_outputs(outputs, prepared.config.objective, prepared.dataset.manifest.classes, folder)
+    if not is_chief(prepared.config.strategy):
+        return outputs
     if prepared.config.export and prepared.config.preprocessing.nltk:
         make_console().print(NOT_EXPORTED, highlight=False, soft_wrap=True)
     elif prepared.config.export:
@@ -237,12 +246,15 @@ def finetune(
         return run_finetune(resolved, overwrite=overwrite, objects=objects, resume=resume)
 
 
-def _write_inputs(prepared: Prepared, stopped: Stopped) -> None:
-    """What the run starts from, written before it trains; what was asked for, last."""
-    dataset, folder = prepared.dataset, stopped.folder
+def _write_config(prepared: Prepared, folder: RunFolder) -> None:
     # Trust is one person's, on one machine: it does not go along with the folder.
     config = prepared.config.model_copy(update={"out": str(folder.path), "trust": False})
     write_text(folder.config, to_yaml(dump(config)))
+
+
+def _write_inputs(prepared: Prepared, stopped: Stopped) -> None:
+    """What the run starts from, written before it trains; what was asked for, last."""
+    dataset, folder = prepared.dataset, stopped.folder
     write_text(folder.zoo_entry, to_yaml(prepared.entry.to_dict()))
     copy_saved_models(prepared.trainable.model, folder)
     write_csv(folder.manifest, dataset.manifest.table)
@@ -251,7 +263,8 @@ def _write_inputs(prepared: Prepared, stopped: Stopped) -> None:
         prepared.preprocessing.tokenizer.save(folder.tokenizer)
     if dataset.manifest.classes is not None:
         write_text(folder.labels, "".join(f"{name}\n" for name in dataset.manifest.classes))
-    write_json(folder.asked, asked_for(stopped.config))
+    if not folder.asked.exists():  # what the first command said: the config above is complete
+        write_json(folder.asked, asked_for(stopped.config))
 
 
 def _evaluate(prepared: Prepared, features: Features | None) -> dict[str, Outputs]:
@@ -271,5 +284,6 @@ def _evaluate(prepared: Prepared, features: Features | None) -> dict[str, Output
                 run.head.loss,
                 run.global_batch_size,
                 stored,
+                run.strategy,
             )
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,9 @@ import pandas as pd
 import tensorflow as tf
 
 from tlkit.config import Objective
-from tlkit.data import Examples, count_steps, make_pipeline
+from tlkit.data import Examples, make_pipeline
 from tlkit.evaluation import compute_metrics, cosines
+from tlkit.exchange import gather_bytes, place_of_worker
 from tlkit.heads import to_scores
 from tlkit.preprocessing.views import plain_view
 from tlkit.progress import track
@@ -58,27 +60,33 @@ def evaluate_examples(
     loss: Any,
     global_batch_size: int = 32,
     features: Features | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Outputs:
     """Run a model (see `model_function`) over examples and measure it. `loss` may be None.
 
-    With `features`, where those of all examples are, it is the model's part above the boundary.
+    With `features`, where those of all examples are, it is the model's part above the boundary. Of several
+    workers of a `strategy` each takes every so many-th batch, and all of them get the whole.
     """
     order = examples.by_length
-    ordered, inputs_of = examples.take(order), None
-    if features is not None:
-        inputs_of = features.reader(ordered, plain_view())
-    pipeline = make_pipeline(
-        ordered, preprocessing, global_batch_size=global_batch_size, training=False, inputs_of=inputs_of
-    )
-    n_steps = count_steps(len(examples), global_batch_size)
+    place, n_workers = (0, 1) if strategy is None else place_of_worker(strategy)
+    cuts = np.split(order, range(global_batch_size, len(order), global_batch_size))[place::n_workers]
     given, losses = [], []
-    for number, (inputs, targets, *_) in enumerate(track(pipeline, "Evaluating", n_steps), 1):
-        outputs = answer(inputs)
-        given.append(outputs.numpy())
-        if number % RELEASE_EVERY == 0 or number == n_steps:
-            (examples if features is None else features.table).release()
-        if loss is not None:
-            losses.append((float(keras.ops.mean(loss(targets, outputs))), len(given[-1])))
+    if cuts:
+        ordered, inputs_of = examples.take(np.concatenate(cuts)), None
+        if features is not None:
+            inputs_of = features.reader(ordered, plain_view())
+        pipeline = make_pipeline(
+            ordered, preprocessing, global_batch_size=global_batch_size, training=False, inputs_of=inputs_of
+        )
+        for number, (inputs, targets, *_) in enumerate(track(pipeline, "Evaluating", len(cuts)), 1):
+            outputs = answer(inputs)
+            given.append(outputs.numpy())
+            if number % RELEASE_EVERY == 0 or number == len(cuts):
+                (examples if features is None else features.table).release()
+            if loss is not None:
+                losses.append((float(keras.ops.mean(loss(targets, outputs))), len(given[-1])))
+    if strategy is not None and n_workers > 1:
+        given, losses = _of_all_workers(strategy, given, losses)
     n_words = [np.size(examples.targets[row]) for row in order]
     rows = list(_rows(given, objective, n_words, classes))
     outputs = _stacked([rows[place] for place in np.argsort(order)])
@@ -86,6 +94,23 @@ def evaluate_examples(
     scores = _scores(objective, outputs)
     metrics = compute_metrics(objective, examples.targets, scores, classes, loss=value)
     return Outputs(examples, outputs, metrics)
+
+
+def _of_all_workers(
+    strategy: tf.distribute.Strategy, given: list[np.ndarray], losses: list[tuple[float, int]]
+) -> tuple[list[np.ndarray], list[tuple[float, int]]]:
+    """The batches of all workers, in the order that they have in one process."""
+    held = io.BytesIO()
+    np.savez(held, *given, losses=np.array(losses, np.float64).reshape(-1, 2))
+    found: dict[int, tuple[np.ndarray, list[tuple[float, int]]]] = {}
+    parts = gather_bytes(strategy, held.getvalue())
+    for place, part in enumerate(parts):
+        with np.load(io.BytesIO(part)) as arrays:
+            for number in range(len(arrays.files) - 1):
+                of_batch = [(float(value), int(n)) for value, n in arrays["losses"][number : number + 1]]
+                found[place + number * len(parts)] = (arrays[f"arr_{number}"], of_batch)
+    batches = [found[number] for number in sorted(found)]
+    return [batch for batch, _ in batches], [loss for _, of_batch in batches for loss in of_batch]
 
 
 def _rows(

@@ -15,8 +15,9 @@ from tlkit.config.augment import Augmentation, resolve_augment
 from tlkit.config.augmentation import Modality
 from tlkit.config.recipe import RECIPES
 from tlkit.data import Dataset, resolve_sample_split
-from tlkit.devices import device_kind, gather_numbers, make_strategy
+from tlkit.devices import device_kind, make_strategy
 from tlkit.errors import ConfigError
+from tlkit.exchange import gather
 from tlkit.freezing import group_layers
 from tlkit.heads import class_weights, example_weights, make_head
 from tlkit.model import build_model
@@ -128,7 +129,7 @@ def prepare(config: RunConfig, objects: PythonObjects | None = None) -> Prepared
         strategy.num_replicas_in_sync,
         config.preprocessing.sequence_length or 1,
     )
-    batch_size = int(min(gather_numbers(strategy, batch_size)))  # what fits into the memory of all workers
+    batch_size = int(min(gather(strategy, batch_size)))  # what fits into the memory of all workers
     require_examples(len(dataset.splits.get("validation", ())), strategy.num_replicas_in_sync)
     trainable = Trainable(
         model=model,

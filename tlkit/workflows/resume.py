@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from tlkit.config import RunConfig, dump, flatten, load_config
-from tlkit.errors import ConfigError, DataError
+from tlkit.config import RunConfig, dump, load_config
+from tlkit.errors import ConfigError, DataError, StorageError
+from tlkit.places import require_local
 from tlkit.progress import make_console
 from tlkit.results import RunFolder, Saves
 from tlkit.results.folder import read_json
-from tlkit.workflows.objects import PythonObjects
+from tlkit.workflows.objects import PYTHON_MODEL, PythonObjects
 from tlkit.workflows.prepare import Prepared
 
 # What has no part in how a run learns.
@@ -55,24 +56,40 @@ class Stopped:
         )
 
 
-def find_stopped(config: RunConfig, objects: PythonObjects) -> Stopped | None:
-    """The run in the folder `config.out`; None where there is none yet.
+def find_folder(config: RunConfig) -> RunFolder | None:
+    """The folder `config.out` of a run to go on with; None where there is nothing yet.
+
+    Raises:
+        ConfigError: No folder is named, it is an address, or what is there is not a run.
+    """
+    if config.out is None:
+        raise ConfigError("--resume goes on with the run in a folder: name it with --out RUN.")
+    require_local(config.out, "A run folder")
+    path = Path(config.out).expanduser()
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return None
+    return RunFolder.open(path)
+
+
+def read_stopped(folder: RunFolder, config: RunConfig, objects: PythonObjects) -> Stopped:
+    """The run in a folder. To be read while the folder is locked, or complete.
 
     Args:
+        folder: From `find_folder`.
         config: What was asked for now. What it leaves open is as the run has it.
         objects: Python objects, which the run has to be given again.
 
     Raises:
-        ConfigError: No folder is named, or something is asked for that the run has otherwise.
+        ConfigError: Something is asked for that the run has otherwise; another version of tlkit saved it.
+        StorageError: No save of it can be read.
     """
-    if config.out is None:
-        raise ConfigError("--resume goes on with the run in a folder: name it with --out RUN.")
-    path = Path(config.out).expanduser()
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return None
-    folder = RunFolder.open(path)
-    if not folder.asked.exists():  # it stopped before it had begun
-        return Stopped(folder, config, None)
+    if not folder.asked.exists() and not folder.is_complete:
+        if folder.stages.exists() or folder.model.exists():
+            raise ConfigError(
+                f"The run in {folder.path} left no saves: an older version of tlkit wrote it, or its state/ "
+                "is gone. Start anew: --overwrite"
+            )
+        return Stopped(folder, config, None)  # it stopped before it had begun
     own = load_config(folder.config).config
     if own.python != objects.names and not folder.is_complete:
         raise ConfigError(
@@ -80,20 +97,34 @@ def find_stopped(config: RunConfig, objects: PythonObjects) -> Stopped | None:
             f"received {', '.join(objects.names) or 'none'}. Pass the same ones to "
             "tlkit.finetune(…, resume=True)."
         )
-    epochs = _require_same(config, own, read_json(folder.asked), folder)
-    training = own.training if epochs is None else own.training.model_copy(update={"epochs": epochs})
-    update = {"out": str(path), "trust": config.trust, "training": training}
+    asked = read_json(folder.asked) if folder.asked.exists() else {}
+    epochs = _require_same(config, own, asked, folder)
+    if epochs is not None and folder.is_complete:
+        raise ConfigError(
+            f"The run in {folder.path} is complete, and its saves are gone. To train its model further: "
+            f"--backbone {folder.path}, with another --out"
+        )
+    now = asked_for(config)
+    changed = {key: now[key] for key in MAY_CHANGE if key in now}
+    if epochs is not None:
+        changed[EPOCHS] = epochs
+    own = load_config(own, options={**changed, "out": str(folder.path)}).config
+    own = own.model_copy(update={"trust": config.trust})
     saved, damaged = Saves(folder.saves).read()
+    if saved is None and damaged:
+        raise StorageError(
+            f"No save of {folder.path} is whole: {'; '.join(damaged)}. Start anew: --overwrite"
+        )
     for problem in damaged:
         make_console().print(f"{problem}: going on from the save before.", highlight=False, soft_wrap=True)
     if saved is not None and epochs is not None:
         _lengthen(saved, epochs)
-    return Stopped(folder, own.model_copy(update=update), saved)
+    return Stopped(folder, own, saved)
 
 
 def asked_for(config: RunConfig) -> dict[str, Any]:
-    """What a config sets itself, by dotted path."""
-    return flatten(config.model_dump(mode="json", exclude_unset=True))
+    """What a config sets itself, by dotted path; a list is one value."""
+    return _flat(config.model_dump(mode="json", exclude_unset=True))
 
 
 def _read_rows(table: Any) -> pd.DataFrame:
@@ -103,13 +134,13 @@ def _read_rows(table: Any) -> pd.DataFrame:
 
 def _require_same(config: RunConfig, own: RunConfig, before: dict[str, Any], folder: RunFolder) -> int | None:
     """Raise the ConfigError for what differs; the number of epochs, if it is to be a larger one."""
-    resolved, now = flatten(dump(own)), asked_for(config)
+    resolved, now = _flat(dump(own)), asked_for(config)
     unlike = {
         key: value
         for key, value in now.items()
         if key not in MAY_CHANGE
-        and value != before.get(key, resolved.get(key))
-        and value != resolved.get(key)
+        and not _is_alike(value, before.get(key, resolved.get(key)))
+        and not _is_alike(value, resolved.get(key))
     }
     epochs: int | None = unlike.pop(EPOCHS, None)
     if epochs is not None and epochs < (own.training.epochs or 0):
@@ -123,6 +154,26 @@ def _require_same(config: RunConfig, own: RunConfig, before: dict[str, Any], fol
             "another folder."
         )
     return epochs
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted path to value; a list is one."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def _is_alike(asked: Any, known: Any) -> bool:
+    """Whether what was asked for is what is known, which can say more: a stage of a list with its defaults,
+    a model that Keras gave another number."""
+    if isinstance(asked, list) and isinstance(known, list):
+        return len(asked) == len(known) and all(map(_is_alike, asked, known))
+    if isinstance(asked, dict) and isinstance(known, dict):
+        return all(_is_alike(value, known.get(key)) for key, value in asked.items())
+    if isinstance(asked, str) and isinstance(known, str) and asked.startswith(PYTHON_MODEL):
+        return known.startswith(PYTHON_MODEL)
+    return bool(asked == known)
 
 
 def _lengthen(saved: dict[str, Any], epochs: int) -> None:

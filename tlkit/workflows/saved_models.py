@@ -26,6 +26,7 @@ def copy_saved_models(model: keras.Model, folder: RunFolder) -> None:
             received = hash_of_copy(layer.opened.folder, temporary)
             if received != layer.opened.sha256:
                 raise FetchError(f"The SavedModel {layer.name!r} was changed after it was loaded")
+            shutil.rmtree(target, ignore_errors=True)  # of the same run, before it stopped
             temporary.rename(target)
         except OSError as error:
             raise storage_error(target, error) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import json
 import shutil
 import tempfile
@@ -13,30 +12,64 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tlkit.cluster import is_chief
+from tlkit.cluster import find_cluster, is_chief
 from tlkit.config import RunConfig, dump
 from tlkit.data import Dataset
-from tlkit.devices import gather_numbers, is_multi_worker
+from tlkit.devices import make_strategy
 from tlkit.errors import ConfigError, TrainingError
+from tlkit.exchange import fingerprint, gather, gather_bytes, is_multi_worker
 from tlkit.progress import silenced
 
-OWN = ("out", "export", "trust")  # what each worker may have otherwise; also where its data is
+OWN = ("out", "trust")  # what each worker may have otherwise; also where its data is
+# What a run writes, and does not need to go on.
+NOT_SENT = {"export", "tensorboard", "model.keras", "outputs.npz", "predictions.csv", ".lock"}
+SENT_AT_ONCE = 2**25  # bytes
 
 
 @contextmanager
-def only_chief_writes(config: RunConfig, overwrite: bool) -> Iterator[tuple[RunConfig, bool]]:
+def only_chief_writes(config: RunConfig, overwrite: bool, resume: bool) -> Iterator[tuple[RunConfig, bool]]:
     """The config and `overwrite` that this process runs with.
 
     A worker that is not the chief does all that the chief does, because what a model does may need all of
-    them. But it says nothing, exports nothing, and writes to a folder that goes with the process.
+    them. But it says nothing, exports nothing, and writes to a folder that goes with the process. Where a run
+    goes on, the chief sends what that folder has to hold: the other machines need not see its own.
     """
-    if is_chief(config.strategy):
+    if find_cluster(config.strategy) is None:
         yield config, overwrite
-        return
-    scratch = Path(tempfile.mkdtemp(prefix="tlkit-worker-"))
-    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    with silenced():
-        yield config.model_copy(update={"out": str(scratch / "run"), "export": False}), False
+    elif is_chief(config.strategy):
+        if resume and config.out is not None:
+            send_folder(make_strategy(config.strategy), Path(config.out).expanduser())
+        yield config, overwrite
+    else:
+        scratch = Path(tempfile.mkdtemp(prefix="tlkit-worker-"))
+        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+        with silenced():
+            if resume and config.out is not None:
+                receive_folder(make_strategy(config.strategy), scratch / "run")
+            yield config.model_copy(update={"out": str(scratch / "run")}), False
+
+
+def send_folder(strategy: tf.distribute.Strategy, folder: Path) -> None:
+    """Give the other workers what a run needs to go on: nothing, where there is no run yet."""
+    files = [
+        (str(file.relative_to(folder)), file.stat().st_size)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not NOT_SENT.intersection(file.relative_to(folder).parts)
+    ]
+    gather_bytes(strategy, json.dumps(files).encode())
+    for name, size in files:
+        with (folder / name).open("rb") as file:
+            for _ in range(0, size, SENT_AT_ONCE):
+                gather_bytes(strategy, file.read(SENT_AT_ONCE))
+
+
+def receive_folder(strategy: tf.distribute.Strategy, folder: Path) -> None:
+    """Write down what the chief sends."""
+    for name, size in json.loads(gather_bytes(strategy, b"")[0]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("wb") as file:
+            for _ in range(0, size, SENT_AT_ONCE):
+                file.write(gather_bytes(strategy, b"")[0])
 
 
 def require_same_start(strategy: tf.distribute.Strategy, config: RunConfig, dataset: Dataset) -> None:
@@ -51,8 +84,7 @@ def require_same_start(strategy: tf.distribute.Strategy, config: RunConfig, data
         "examples": examples.to_csv(index=False),
     }
     for what, text in starts.items():
-        number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")  # exact in float64
-        if len(set(gather_numbers(strategy, number))) > 1:
+        if len(set(gather(strategy, fingerprint(text.encode())))) > 1:
             raise ConfigError(
                 f"The workers start from different {what}. Start all of them with the same config, on the "
                 "same files (data.source may be another path), with the same version of tlkit."
@@ -62,4 +94,4 @@ def require_same_start(strategy: tf.distribute.Strategy, config: RunConfig, data
 def meet_at_end(strategy: tf.distribute.Strategy) -> None:
     """Wait for the other workers, as far as they are there: who leaves takes the connections along."""
     with suppress(TrainingError):
-        gather_numbers(strategy, 0)
+        gather(strategy, 0)

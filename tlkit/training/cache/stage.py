@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tlkit.config import CacheConfig
-from tlkit.devices import sum_over_workers
 from tlkit.errors import StorageError
+from tlkit.exchange import sum_over_workers
 from tlkit.features import DiskTable, MemoryTable, make_room
 from tlkit.plans import Stage
 from tlkit.preprocessing import TextPreprocessing

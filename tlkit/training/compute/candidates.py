@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tlkit.config import FixedPrecision
-from tlkit.devices import device_kind, is_multi_worker, without_bfloat16
+from tlkit.devices import device_kind, without_bfloat16
 from tlkit.errors import ConfigError
+from tlkit.exchange import is_multi_worker
 from tlkit.training.cache.boundary import Parts
 from tlkit.training.compute.precision import Setting, backbone_layers
 from tlkit.training.trainable import Trainable

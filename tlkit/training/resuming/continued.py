@@ -8,12 +8,10 @@ from typing import Any
 import keras
 
 from tlkit.training.resuming.position import Position
-from tlkit.training.resuming.saver import SaveProgress
-from tlkit.training.resuming.snapshot import STATELESS
 
 
 class ContinuedCallbacks(keras.callbacks.CallbackList):
-    """Leaves out what has been: the beginning of the epoch, and the batches before the position.
+    """Leaves out the batches before the position, and puts back what callbacks had counted.
 
     Args:
         callbacks: Of the stage.
@@ -43,13 +41,10 @@ class ContinuedCallbacks(keras.callbacks.CallbackList):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
-        if not self._has_been(0):
-            super().on_epoch_begin(epoch, logs)
-            return
-        self._put_metrics()
-        for callback in self.callbacks:
-            if isinstance(callback, (*STATELESS, SaveProgress)):
-                callback.on_epoch_begin(epoch, logs)
+        super().on_epoch_begin(epoch, logs)
+        if self._has_been(0):  # what they made is new, and what they had counted is as it was
+            self._put()
+            self._put_metrics()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if not self._has_been(batch):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import keras
 
-from tlkit.config import TrainingConfig
 from tlkit.errors import ConfigError
 from tlkit.results import Saves
 from tlkit.stopping import Stop
@@ -18,11 +17,15 @@ from tlkit.training.compute.choice import ComputeChoice
 from tlkit.training.freeze import frozen_weights, hash_weights
 from tlkit.training.optimizing.stage_optimizers import stage_optimizer
 from tlkit.training.random_state import put_random_state, take_random_state
+from tlkit.training.resuming.agreement import Agreement
 from tlkit.training.resuming.position import Position
 from tlkit.training.resuming.progress import Progress
 from tlkit.training.resuming.snapshot import (
+    Copies,
+    name_values,
     put_callbacks,
     put_variables,
+    read_copies,
     take_callbacks,
     take_variables,
 )
@@ -45,21 +48,20 @@ class SaveProgress(keras.callbacks.Callback):
 
     Args:
         saving: Where to.
-        training: How often.
-        take: What there is to save, at a position.
+        state: What there is to save. Several workers save, and stop, after the same step.
     """
 
-    def __init__(
-        self, saving: Saving, training: TrainingConfig, take: Callable[[Position], dict[str, Any]]
-    ) -> None:
+    def __init__(self, saving: Saving, state: StageState) -> None:
         super().__init__()
         self.saving = saving
-        self.every_steps = training.save_steps
-        self.every_seconds = training.save_seconds
-        self.take = take
+        self.state = state
+        self.every_steps = state.run.training.save_steps
+        self.every_seconds = state.run.training.save_seconds
         self.epoch = 0
         self.steps = 0
+        self.metrics: Copies | None = None
         self.saved_at = time.monotonic()
+        self.agreement = Agreement(state.run.strategy, saving.stop)
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.saving.stop.waits = True
@@ -70,24 +72,35 @@ class SaveProgress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.steps += 1
         is_last = batch + 1 == self.params["steps"]
-        stop = self.saving.stop
-        if stop.is_asked or (self._is_due() and not is_last):
+        stops, time_is_up = self.agreement.after_step(self._time_is_up())
+        is_due = time_is_up or (self.every_steps is not None and self.steps >= self.every_steps)
+        if stops or (is_due and not is_last):
             self._save(Position(self.epoch, batch + 1))
-            stop.obey()
+        if stops:
+            self.saving.stop.obey()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.metrics = self.state.read_metrics()  # of the epoch: validation sets them back
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.agreement.after_step(time_is_up=False)[0]:
+            self._save(Position(self.epoch, self.params["steps"]))
+            self.saving.stop.obey()
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self.metrics = None
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         ended = self.model.stop_training or epoch + 1 == self.params["epochs"]
         self._save(Position(epoch + 1, 0, bool(ended), self.model.goes_on))
-        self.saving.stop.obey()
+        if self.agreement.ask()[0]:
+            self.saving.stop.obey()
 
-    def _is_due(self) -> bool:
-        if self.every_steps is not None:
-            return self.steps >= self.every_steps
-        seconds = time.monotonic() - self.saved_at
-        return self.every_seconds is not None and seconds >= self.every_seconds
+    def _time_is_up(self) -> bool:
+        return self.every_seconds is not None and time.monotonic() - self.saved_at >= self.every_seconds
 
     def _save(self, position: Position) -> None:
-        self.saving.saves.write(self.take(position))
+        self.saving.saves.write(self.state.take(position, self.metrics))
         self.steps, self.saved_at = 0, time.monotonic()
 
 
@@ -103,7 +116,10 @@ class StageState:
         started: When the stage began, as `time.perf_counter` tells it.
         cache: What was chosen about stored features.
         compute: How the stage computes.
+        untouched: The weights of the backbone that no stage so far has trained; a save leaves them out.
         callbacks: In their order.
+        made: What those kept when they were made; a save holds what is not the same any more. Nothing, of
+            callbacks of which it holds everything.
     """
 
     run: Trainable
@@ -113,34 +129,44 @@ class StageState:
     started: float
     cache: CacheChoice
     compute: ComputeChoice
+    untouched: Sequence[keras.Variable]
     callbacks: Sequence[keras.callbacks.Callback] = ()
+    made: Sequence[dict[str, Any]] = ()
 
-    def take(self, position: Position) -> dict[str, Any]:
+    def take(self, position: Position, metrics: Copies | None = None) -> dict[str, Any]:
+        """What a save holds; `metrics` in place of those that the model has now."""
         run, strategy = self.run, self.run.strategy
         optimizer = stage_optimizer(self.model)
         paths = [weight.path for weight in run.model.weights]
         return {
             "position": asdict(position),
+            "replicas": strategy.num_replicas_in_sync,
             "progress": self.progress.to_plain(paths, [weight.path for weight in optimizer.trained]),
             "seconds": time.perf_counter() - self.started,
             "cache": self.cache.to_dict(),
             "compute": self.compute.to_dict(),
             "frozen": list(self.frozen.values()),
-            "untouched": [self.frozen[weight.path] for weight in untouched_weights(run, self.progress)],
-            "model": take_variables(_touched(run, self.progress), strategy),
+            "untouched": [self.frozen[weight.path] for weight in self.untouched],
+            "model": take_variables(_touched(run, self.untouched), strategy),
             "optimizer": take_variables(self.model.optimizer.variables, strategy),
-            "metrics": take_variables(self.model.metrics_variables, strategy),
-            "callbacks": take_callbacks(self.callbacks),
+            "metrics": name_values(
+                self.model.metrics_variables, self.read_metrics() if metrics is None else metrics, strategy
+            ),
+            "callbacks": take_callbacks(self.callbacks, self.made),
             "random": take_random_state(),
         }
 
     def put(self, saved: dict[str, Any]) -> None:
         """When training begins: what has been made since by the callbacks, or drawn, is as it was, too."""
-        put_model(self.run, self.progress, saved)
+        put_variables(_touched(self.run, self.untouched), saved["model"], self.run.strategy)
         put_variables(self.model.optimizer.variables, saved["optimizer"], self.run.strategy)
-        put_callbacks(self.callbacks, saved["callbacks"])
+        put_callbacks(self.callbacks, self.made, saved["callbacks"])
         self.model.goes_on = saved["position"]["goes_on"]
         put_random_state(saved["random"])
+
+    def read_metrics(self) -> Copies:
+        """The metrics of the epoch so far, as the replicas of this process have them."""
+        return read_copies(self.model.metrics_variables, self.run.strategy)
 
     def put_metrics(self, saved: dict[str, Any]) -> None:
         """When the epoch begins, which sets them back."""
@@ -153,12 +179,13 @@ def put_model(run: Trainable, progress: Progress, saved: dict[str, Any]) -> None
     Raises:
         ConfigError: Beside other weights than those that the run began with.
     """
-    if list(hash_weights(untouched_weights(run, progress)).values()) != saved["untouched"]:
+    untouched = untouched_weights(run, progress)
+    if list(hash_weights(untouched).values()) != saved["untouched"]:
         raise ConfigError(
             f"The weights of {run.backbone!r} are not those that the run began with. Use the backbone that "
             "it had, or start anew: --overwrite"
         )
-    put_variables(_touched(run, progress), saved["model"], run.strategy)
+    put_variables(_touched(run, untouched), saved["model"], run.strategy)
 
 
 def untouched_weights(run: Trainable, progress: Progress) -> list[keras.Variable]:
@@ -168,6 +195,6 @@ def untouched_weights(run: Trainable, progress: Progress) -> list[keras.Variable
     return list({id(weight): weight for weight in of_stages[-1] if id(weight) in common}.values())
 
 
-def _touched(run: Trainable, progress: Progress) -> list[keras.Variable]:
-    untouched = {id(weight) for weight in untouched_weights(run, progress)}
-    return [variable for variable in run.model.variables if id(variable) not in untouched]
+def _touched(run: Trainable, untouched: Sequence[keras.Variable]) -> list[keras.Variable]:
+    left_out = {id(weight) for weight in untouched}
+    return [variable for variable in run.model.variables if id(variable) not in left_out]

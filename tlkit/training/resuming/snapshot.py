@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tlkit.errors import ConfigError
+from tlkit.exchange import gather_replicas, replicas_here
 from tlkit.results import is_plain
 from tlkit.training.display import LiveDisplay
+
+Copies = list[list[npt.NDArray[Any]]]  # of each variable, of each replica of this process
 
 # What they hold is a file, a clock or a screen, and is made anew.
 STATELESS = (keras.callbacks.CSVLogger, keras.callbacks.TensorBoard, LiveDisplay)
@@ -22,14 +27,27 @@ NOT_STATE = ("params", "_model", "validation_data", "filepath", "min_delta")
 def take_variables(
     variables: Sequence[keras.Variable], strategy: tf.distribute.Strategy
 ) -> list[dict[str, Any]]:
-    """The values of variables in their order; those of each replica, where they differ (metrics, random
-    states)."""
-    taken = []
-    for variable in variables:
-        values = [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
-        same = all(np.array_equal(values[0], value, equal_nan=True) for value in values[1:])
-        taken.append({"path": variable.path, "values": values[:1] if same else values})
-    return taken
+    """The values of variables in their order; those of each replica of all workers, where they differ
+    (metrics, random states)."""
+    return name_values(variables, read_copies(variables, strategy), strategy)
+
+
+def read_copies(variables: Sequence[keras.Variable], strategy: tf.distribute.Strategy) -> Copies:
+    """The values of variables that the replicas of this process have."""
+    return [
+        [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
+        for variable in variables
+    ]
+
+
+def name_values(
+    variables: Sequence[keras.Variable], copies: Copies, strategy: tf.distribute.Strategy
+) -> list[dict[str, Any]]:
+    """As `take_variables`, from what `read_copies` gave."""
+    every = gather_replicas(strategy, copies)
+    return [
+        {"path": variable.path, "values": values} for variable, values in zip(variables, every, strict=True)
+    ]
 
 
 def put_variables(
@@ -57,27 +75,63 @@ def put_variables(
             f"The save has {len(known)} variables and the run {len(found)} ({unlike}): the run was begun "
             "with other code or another backbone. Start anew: --overwrite"
         )
+    first, count, total = replicas_here(strategy)
     for variable, each in zip(variables, taken, strict=True):
         copies = strategy.experimental_local_results(variable.value)
-        values = each["values"] if len(each["values"]) > 1 else each["values"] * len(copies)
-        for copy, value in zip(copies, values, strict=True):
+        values = each["values"] if len(each["values"]) > 1 else each["values"] * total
+        for copy, value in zip(copies, values[first : first + count], strict=True):
             copy.assign(value)
 
 
-def take_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> list[dict[str, Any]]:
+def read_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> list[dict[str, Any]]:
     """What each callback keeps in attributes: numbers, text, arrays, and lists and tables of those."""
-    return [{"kind": type(each).__name__, "state": _state(each)} for each in callbacks]
+    return [deepcopy(_state(each)) for each in callbacks]
 
 
-def put_callbacks(callbacks: Sequence[keras.callbacks.Callback], taken: Sequence[Mapping[str, Any]]) -> None:
-    """Give callbacks what they kept: the first of a kind what the first of that kind had, and so on."""
+def take_callbacks(
+    callbacks: Sequence[keras.callbacks.Callback], made: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What is not as it was when the callbacks were `made`: what they were given then, they are given again,
+    or it is to be something else from now on."""
+    return [
+        {
+            "kind": type(callback).__name__,
+            "state": {
+                name: value
+                for name, value in _state(callback).items()
+                if name not in before or not _is_same(value, before[name])
+            },
+        }
+        for callback, before in zip(callbacks, made, strict=True)
+    ]
+
+
+def put_callbacks(
+    callbacks: Sequence[keras.callbacks.Callback],
+    made: Sequence[Mapping[str, Any]],
+    taken: Sequence[Mapping[str, Any]],
+) -> None:
+    """Give callbacks what they kept: the first of a kind what the first of that kind had, and so on. The rest
+    is as it was when they were `made`."""
     states: dict[str, list[dict[str, Any]]] = {}
     for each in taken:
         states.setdefault(each["kind"], []).append(each["state"])
-    for callback in callbacks:
+    for callback, before in zip(callbacks, made, strict=True):
         of_kind = states.get(type(callback).__name__)
         if of_kind:
-            vars(callback).update(of_kind.pop(0))
+            vars(callback).update(deepcopy({**before, **of_kind.pop(0)}))
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    return bool(one == other)
 
 
 def _state(callback: keras.callbacks.Callback) -> dict[str, Any]:
