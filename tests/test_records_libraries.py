@@ -55,7 +55,8 @@ def load_pictures(source: Any) -> Dataset:
 
 
 def as_tfds(folder: Path, photos: Path) -> None:
-    """What TFDS leaves of a prepared data set."""
+    """What TFDS does to prepare a data set, and leaves of it."""
+    print("Downloading and preparing")
     examples = [{**one, "label": NAMES.index(one["label"])} for one in examples_of(photos)]
     write_file(folder / "photos-train.tfrecord-00000-of-00001", examples[::2])
     write_file(folder / "photos-test.tfrecord-00000-of-00001", examples[1::2])
@@ -63,20 +64,23 @@ def as_tfds(folder: Path, photos: Path) -> None:
     (folder / "dataset_info.json").write_text("{}")
 
 
-def fake_tfds(folder: Path, photos: Path, written: str = "tfrecord") -> SimpleNamespace:
+def fake_tfds(
+    folder: Path, photos: Path, written: str = "tfrecord", data_dir: str | None = None
+) -> SimpleNamespace:
     def builder(name: str, file_format: str) -> SimpleNamespace:
         if name != "photos:1.0.0":
             raise ValueError(f"Dataset {name} not found.\nAvailable: photos")
         assert file_format == "tfrecord"
         info = SimpleNamespace(file_format=SimpleNamespace(value=written))
         prepare = partial(as_tfds, folder, photos)
-        return SimpleNamespace(data_dir=str(folder), info=info, download_and_prepare=prepare)
+        where = data_dir or str(folder)
+        return SimpleNamespace(data_dir=where, info=info, download_and_prepare=prepare)
 
     return SimpleNamespace(builder=builder)
 
 
 def test_a_data_set_of_tfds_is_read_where_tfds_keeps_it(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "photos" / "1.0.0"
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake_tfds(folder, photos))
@@ -85,6 +89,7 @@ def test_a_data_set_of_tfds_is_read_where_tfds_keeps_it(
         load_pictures("tfds:photos:1.0.0")
     monkeypatch.delenv("TLKIT_OFFLINE")
     found = load_pictures("tfds:photos:1.0.0")
+    assert capsys.readouterr().out == ""  # which is for results
     assert (found.name, found.manifest.classes) == ("photos", tuple(NAMES))
     assert len(found.splits["test"]) == 18
     assert stored_datasets() == []  # nothing is copied
@@ -96,6 +101,10 @@ def test_a_data_set_of_tfds_is_read_where_tfds_keeps_it(
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", library)
     with pytest.raises(ConfigError, match="was prepared as array_record"):
         load_pictures("tfds:photos:1.0.0")
+    library = fake_tfds(folder, photos, data_dir="gs://bucket/tfds/photos/1.0.0")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", library)
+    with pytest.raises(ConfigError, match=r"\(TFDS_DATA_DIR\) cannot be at gs://bucket/tfds"):
+        load_pictures("tfds:photos:1.0.0")
 
 
 TFDS = """
@@ -104,6 +113,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tlkit.config import DataConfig
 from tlkit.data.sources import read_rows
+from tlkit.errors import FetchError
 
 class TinyPhotos(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
@@ -126,6 +136,12 @@ assert rows.name == "tiny-photos", rows.name
 assert sorted(set(rows.splits)) == ["test", "train"], rows.splits
 assert sorted(set(rows.labels["label"])) == ["a", "b"], rows.labels
 assert rows.records.read(0).startswith(b"\\x89PNG")
+try:
+    read_rows("tfds:no_such_data", DataConfig())
+except FetchError as error:
+    assert "tfds:no_such_data cannot be had" in str(error) and len(str(error).splitlines()) == 1, error
+else:
+    raise AssertionError("it was found")
 """
 
 
@@ -136,6 +152,7 @@ def test_the_library_of_tfds_writes_what_is_read(tmp_path: Path) -> None:
         [sys.executable, "-c", TFDS], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
 
 
 def test_a_tf_dataset_of_features_by_name_is_read(photos: Path) -> None:
@@ -245,6 +262,58 @@ def test_texts_and_words_of_hugging_face(datasets: Any) -> None:
     rows = read_text_rows(words, DataConfig(columns=Columns(label="tags")), "tokens")
     assert rows.texts == [["a", "b"], ["c"]]
     assert rows.labels["tags"].tolist() == [["O", "B-x"], ["B-x"]]
+
+
+def test_files_in_a_local_folder_are_a_data_set_by_their_name(
+    datasets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "somebody" / "letters"
+    folder.mkdir(parents=True)
+    for split, letters in {"train": "abc", "test": "d"}.items():
+        lines = [f"{letter} {letter},{number % 2}" for number, letter in enumerate(letters)]
+        (folder / f"{split}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    source = "datasets:somebody/letters"
+    assert modality_of(source, DataConfig()) == "text"
+    rows = read_text_rows(source, DataConfig(), "classify")
+    assert (rows.name, list(rows.texts or ())) == ("letters", ["d d", "a a", "b b", "c c"])
+    assert rows.splits is not None
+    assert rows.splits.tolist() == ["test", "train", "train", "train"]
+    (folder / "letters.py").write_text("")
+    with pytest.raises(FetchError, match="cannot be loaded: Dataset scripts are no longer supported"):
+        brought_here("datasets:somebody/letters#name=default", DataConfig())
+
+
+def test_no_download_of_hugging_face_where_it_is_forbidden(
+    datasets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("TLKIT_OFFLINE", "1")
+    before = datasets.config.HF_HUB_OFFLINE
+    with pytest.raises(FetchError, match=r"\(TLKIT_OFFLINE forbids downloads\): .*OfflineModeIsEnabled"):
+        brought_here("datasets:nobody/unheard-of", DataConfig())
+    assert before == datasets.config.HF_HUB_OFFLINE
+
+
+def test_a_data_set_is_asked_for_once_in_a_process(splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_dataset(address: str) -> Any:
+        asked.append(address)
+        return splits
+
+    monkeypatch.setattr(sys.modules["datasets"], "load_dataset", load_dataset)
+    assert modality_of("datasets:owner/asked-once", DataConfig()) == "image"
+    assert len(load_pictures("datasets:owner/asked-once").splits["test"]) == 18
+    assert asked == ["owner/asked-once"]
+
+
+def test_what_needs_libraries_of_its_own_to_be_decoded_is_left_out(splits: Any, datasets: Any) -> None:
+    photos = splits["train"]
+    sounds = [{"bytes": b"RIFF", "path": None}] * len(photos)
+    with_sounds = photos.add_column("sound", sounds).cast_column("sound", datasets.Audio())
+    assert len(load_pictures(with_sounds).manifest.table) == len(photos)
 
 
 def test_a_data_set_that_cannot_be_read_twice_is_refused(splits: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,18 @@ import tlkit
 from tlkit import zoo
 from tlkit.config import DataConfig, PreprocessingConfig, load_config
 from tlkit.data import Dataset, check, load, modality_of
+from tlkit.data.copying import copy_files
 from tlkit.data.elsewhere import brought_here
 from tlkit.data.remote import copy_here
 from tlkit.errors import ConfigError, DataError, FetchError
 from tlkit.places import address_of
 from tlkit.preprocessing import make_preprocessing
-from tlkit.results import RunFolder, write_text
+from tlkit.results import RunFolder, list_runs, write_text
+from tlkit.workflows.finetune import run_finetune
 from tlkit.workflows.predict_pictures import expand
 from tlkit.zoo.datasets import datasets_folder, stored_datasets
 from tlkit.zoo.entry import ImageInput
+from tlkit.zoo.reference import parse_reference
 
 from conftest import make_pictures
 from record_files import examples_of, write_file
@@ -144,6 +148,36 @@ def test_a_copy_is_there_whole_or_not_at_all(bucket: str, monkeypatch: pytest.Mo
     assert len(list(Path(brought_here(f"{bucket}/photos", DataConfig())).rglob("*.png"))) == 24
 
 
+class Unsteady:
+    """A store with one file that nobody may read, and others that never end."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def open(self, path: str, mode: str, block_size: int) -> Any:
+        if path.endswith("forbidden"):
+            raise PermissionError(13, "no permission")
+        return self
+
+    def __enter__(self) -> Unsteady:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def read(self, size: int) -> bytes:
+        time.sleep(0.01)
+        self.reads += 1
+        return b"more" if self.reads < 20_000 else b""
+
+
+def test_a_copy_that_fails_does_not_wait_for_the_others(tmp_path: Path) -> None:
+    store = Unsteady()
+    with pytest.raises(FetchError, match="bucket/forbidden cannot be read: .*no permission"):
+        copy_files(store, "bucket", dict.fromkeys(["a", "b", "forbidden"]), tmp_path, "gs://bucket")
+    assert store.reads < 10_000
+
+
 def test_a_name_that_leads_out_of_the_folder_is_refused(bucket: str) -> None:
     frame = pd.DataFrame({"path": ["../elsewhere.png"], "label": ["a"]})
     fsspec.filesystem("memory").pipe_file(f"{bucket}/bad.csv", frame.to_csv(index=False).encode())
@@ -173,6 +207,9 @@ def test_without_downloads_the_last_copy_is_read(bucket: str, monkeypatch: pytes
     copy_here.cache_clear()
     fsspec.filesystem("memory").rm(f"{bucket}/photos", recursive=True)
     assert brought_here(f"{bucket}/photos", DataConfig()) == copied
+    monkeypatch.setitem(sys.modules, "fsspec", None)  # nor is its library asked for anything
+    copy_here.cache_clear()
+    assert brought_here(f"{bucket}/photos", DataConfig()) == copied
 
 
 @pytest.mark.parametrize(
@@ -183,6 +220,11 @@ def test_without_downloads_the_last_copy_is_read(bucket: str, monkeypatch: pytes
         lambda: RunFolder.create("gs://bucket/run", "photos", "b0"),
         lambda: RunFolder.require_free(Path("gs://bucket/run")),
         lambda: tlkit.load("gs://bucket/run"),
+        lambda: list_runs("gs://bucket/runs"),
+        lambda: load_config("gs://bucket/config.yaml"),
+        lambda: parse_reference("gs://bucket/model.keras"),
+        lambda: parse_reference("hub:gs://bucket/model"),
+        lambda: run_finetune(load_config().config.model_copy(update={"out": "gs://bucket/run"}), resume=True),
         lambda: tlkit.export("runs/none", "gs://bucket/served/1"),
         lambda: write_text("s3://bucket/file.txt", "text"),
         lambda: zoo.export_to("gs://bucket/home", []),
@@ -202,6 +244,9 @@ def test_the_cache_folder_cannot_be_on_an_object_store(monkeypatch: pytest.Monke
     monkeypatch.setenv("TLKIT_HOME", "gs://bucket/home")
     with pytest.raises(ConfigError, match=r"TLKIT_HOME\) cannot be at gs://bucket/home"):
         zoo.home()
+    monkeypatch.setenv("TLKIT_ZOO", "s3://bucket/model_zoo.yaml")
+    with pytest.raises(ConfigError, match=r"TLKIT_ZOO\) cannot be at s3://bucket/model_zoo.yaml"):
+        zoo.entries()
 
 
 def test_addresses_are_told_from_paths() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from tlkit.errors import ConfigError, StorageError
+from tlkit.places import require_local
 from tlkit.zoo.yaml_limits import check_yaml
 
 
@@ -19,8 +20,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
     Raises:
         StorageError: The file cannot be read.
-        ConfigError: It is not UTF-8, not YAML, not a mapping, or names a key twice.
+        ConfigError: It is not UTF-8, not YAML, not a mapping, or names a key twice; or it is on an object
+            store.
     """
+    require_local(path, "A config")
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:

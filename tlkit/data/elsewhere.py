@@ -14,13 +14,9 @@ from tlkit.data.record_files import (
     is_pattern,
     is_record_file,
 )
-from tlkit.data.record_scan import records_in
-from tlkit.data.record_writer import record_writer
 from tlkit.data.remote import copy_here
-from tlkit.data.rows import list_some
-from tlkit.errors import DataError
+from tlkit.data.unpacking import unpack_records
 from tlkit.places import address_of
-from tlkit.zoo.datasets import keep_dataset
 
 # How a source begins → from the source to the folder of its records.
 PREPARERS = {
@@ -65,29 +61,5 @@ def _prepared(text: str, path: Path) -> str | None:
     if path.is_dir() and hugging_face.is_saved(path):
         return str(hugging_face.rewrite_dataset(text))
     if are_records(path) and any(map(compression_of, find_record_files(path).files)):
-        return str(_unpacked(path))
+        return str(unpack_records(path))
     return None
-
-
-def _unpacked(place: Path) -> Path:
-    """The same records, uncompressed: in a compressed file none is found without reading all before it."""
-    files = find_record_files(place).files
-    names = [path.stem if path.suffix.lower() in (".gz", ".gzip", ".zlib") else path.name for path in files]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(
-            f"{place}: several compressed files are called {list_some(twice)}: give them other names."
-        )
-
-    def make(folder: Path) -> None:
-        for path, name in zip(files, names, strict=True):
-            with record_writer(folder / name) as write:
-                for raw in records_in(path, compression_of(path)):
-                    write(raw)
-
-    states = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    called = (place if place.is_dir() else place.parent).absolute().name or "data"
-    folder = keep_dataset(["unpacked", states], called, {"source": str(place)}, make)
-    if place.is_dir():
-        return folder
-    return folder / ("*" if is_pattern(place) else names[0])

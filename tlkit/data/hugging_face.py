@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +82,19 @@ def _open(source: Any, library: Any) -> tuple[str, str, Any]:
             return text, short_name(path.resolve().name), library.load_from_disk(str(path))
         except Exception as error:  # the library has no class of its own for what is wrong with a folder
             raise DataError(f"{text}: cannot be read as a saved data set: {_reason(error)}") from None
+    name, dataset = _load(text)
+    return text, name, dataset
+
+
+@functools.lru_cache(maxsize=4)  # whoever asks again might be given another version
+def _load(text: str) -> tuple[str, Any]:
+    """The short name, and the data set at an address."""
+    library = _library()
     address, options = _parse(text)
     chosen = options.pop("splits", "")
-    if offline():
-        options["download_config"] = library.DownloadConfig(local_files_only=True)
     try:
-        dataset = library.load_dataset(address, **options)
+        with _offline_where_forbidden(library):
+            dataset = library.load_dataset(address, **options)
     except Exception as error:  # nor for what can go wrong on the way to the hub
         why = " (TLKIT_OFFLINE forbids downloads)" if offline() else ""
         raise FetchError(f"{text} cannot be loaded{why}: {_reason(error)}") from None
@@ -97,7 +106,19 @@ def _open(source: Any, library: Any) -> tuple[str, str, Any]:
         )
     if names:
         dataset = library.DatasetDict({split: dataset[split] for split in names})
-    return text, short_name(address.split("/")[-1]), dataset
+    return short_name(address.split("/")[-1]), dataset
+
+
+@contextmanager
+def _offline_where_forbidden(library: Any) -> Iterator[None]:
+    """No download where TLKIT_OFFLINE forbids it. No argument does that: `local_files_only` of its
+    `DownloadConfig` is not looked at (datasets 5.2)."""
+    before = library.config.HF_HUB_OFFLINE
+    library.config.HF_HUB_OFFLINE = before or offline()
+    try:
+        yield
+    finally:
+        library.config.HF_HUB_OFFLINE = before
 
 
 def _parse(text: str) -> tuple[str, dict[str, Any]]:
@@ -127,15 +148,25 @@ def _splits(dataset: Any, where: str, library: Any) -> dict[str, Any]:
     used = {id(each) for each in splits.values()}
     others = [name for name, each in dataset.items() if id(each) not in used]
     if others:
-        line = f"{where}: not used: the splits {list_some(others, 12)}."
-        make_console().print(line, highlight=False, soft_wrap=True)
+        _say_once(f"{where}: not used: the splits {list_some(others, 12)}.")
     return splits
 
 
+@functools.cache
+def _say_once(line: str) -> None:
+    make_console().print(line, highlight=False, soft_wrap=True)
+
+
 def _examples(dataset: Any, library: Any) -> Iterator[dict[str, Any]]:
-    """Examples as plain values: pictures as the bytes that they are, classes as names."""
-    names = {name: _class_names(feature, library) for name, feature in dataset.features.items()}
+    """Examples as plain values: pictures as the bytes that they are, classes as names.
+
+    Sound, video and the like are left out: to decode them may take libraries that are not here.
+    """
     pictures = [name for name, feature in dataset.features.items() if isinstance(feature, library.Image)]
+    decoded = [name for name, feature in dataset.features.items() if hasattr(feature, "decode_example")]
+    if others := sorted(set(decoded) - set(pictures)):
+        dataset = dataset.remove_columns(others)
+    names = {name: _class_names(feature, library) for name, feature in dataset.features.items()}
     for name in pictures:
         dataset = dataset.cast_column(name, library.Image(decode=False))
     for example in dataset.with_format(None):

@@ -165,7 +165,7 @@ def _numbers(rows: Rows, objective: Task) -> Labels:
     infinite = np.flatnonzero(~np.isfinite(targets).all(axis=1))
     if len(infinite):
         raise DataCheckError(
-            f"{rows.where}: {len(infinite)} labels are not finite: {_some_rows(infinite.tolist())}."
+            f"{rows.where}: {len(infinite)} labels are not finite: {_some_rows(rows, infinite.tolist())}."
         )
     text = np.array(
         [_SEPARATOR.join(f"{value:.9g}" for value in row) for row in table.to_numpy()], dtype=object
@@ -218,7 +218,7 @@ def _refuse_missing(rows: Rows, values: list[Any]) -> None:
     if missing:
         raise DataCheckError(
             f"{rows.where}: {len(missing)} of {len(values)} labels are missing (empty or NaN): "
-            f"{_some_rows(missing)}."
+            f"{_some_rows(rows, missing)}."
         )
 
 
@@ -241,5 +241,7 @@ def _stray_spaces(names: Sequence[str]) -> tuple[Note, ...]:
     )
 
 
-def _some_rows(numbers: Sequence[int]) -> str:
+def _some_rows(rows: Rows, numbers: Sequence[int]) -> str:
+    if rows.names is not None:
+        return list_some([rows.names[number] for number in numbers])
     return "row " + list_some([number + 1 for number in numbers])

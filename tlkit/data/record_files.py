@@ -44,6 +44,11 @@ def is_pattern(place: Path) -> bool:
     return glob.has_magic(str(place)) and not place.exists()
 
 
+def pattern_in(folder: Path, pattern: str) -> Path:
+    """A pattern for files in a folder, whatever the folder is called."""
+    return Path(glob.escape(str(folder)), pattern)
+
+
 def holds_records(folder: Path) -> bool:
     """Whether files of records lie in a folder."""
     return any(is_record_file(path) and path.is_file() for path in folder.iterdir())

@@ -73,7 +73,8 @@ def look_at(files: Sequence[Path]) -> dict[str, Feature]:
 def scan_records(files: Sequence[Path], content: str | None, columns: Sequence[str]) -> Scan:
     """Read all records once. `content` is the feature of bytes that stays where it is, `columns` are kept.
 
-    What was scanned last is remembered, as long as its files stay the same.
+    Where a picture lies is remembered of what was scanned last, as long as its files stay the same. Texts are
+    not: they would be held here beside whoever asked.
 
     Raises DataError for a file that is damaged and for what is no `tf.train.Example`, StorageError.
     """
@@ -84,16 +85,16 @@ def scan_records(files: Sequence[Path], content: str | None, columns: Sequence[s
         except OSError as error:
             raise StorageError(f"Cannot read {path}: {error.strerror}.") from None
         marks.append((str(path.absolute()), state.st_size, state.st_mtime_ns))
-    return _scan(tuple(marks), content, tuple(columns))
+    scan = _scan if content is None else _remembered_scan
+    return scan(tuple(marks), content, tuple(columns))
 
 
-def records_in(path: Path, compression: str = "", take: int = -1) -> Iterator[bytes]:
+def records_in(path: Path, take: int = -1) -> Iterator[bytes]:
     """The records of a file, each with its checksums checked. Raises DataError and StorageError."""
     done = 0
-    if not compression:
-        _require_lengths(path, take)
+    _require_lengths(path, take)
     try:
-        dataset = tf.data.TFRecordDataset(str(path), compression_type=compression)
+        dataset = tf.data.TFRecordDataset(str(path))
         for raw in dataset.take(take).prefetch(_AHEAD).as_numpy_iterator():
             done += 1
             yield raw
@@ -129,7 +130,6 @@ def _damaged(path: Path, number: int) -> DataError:
     )
 
 
-@functools.lru_cache(maxsize=2)
 def _scan(marks: tuple[_MARK, ...], content: str | None, names: tuple[str, ...]) -> Scan:
     file_of, offsets, lengths = array("i"), array("q"), array("q")
     numbers: list[int] = []
@@ -161,6 +161,9 @@ def _scan(marks: tuple[_MARK, ...], content: str | None, names: tuple[str, ...])
         feature=content or "",
     )
     return Scan(records, columns, numbers, broken)
+
+
+_remembered_scan = functools.lru_cache(maxsize=2)(_scan)
 
 
 def _features(raw: bytes, path: Path, number: int) -> Any:

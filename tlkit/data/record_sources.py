@@ -91,13 +91,13 @@ def hold_texts(place: Path, spec: DataConfig) -> bool:
 
 
 def _label_columns(scan: Scan, labels: Sequence[str], place: Path) -> dict[str, list[Any]]:
-    """One column for each label feature: several names in one are joined, several numbers with fractions each
-    have a column of their own."""
+    """One column for each label feature: several names in one are joined. Several numbers with fractions, and
+    zeros and ones for all classes, have a column each."""
     columns: dict[str, list[Any]] = {}
     for name in labels:
         values = scan.columns[name]
         lists = [value for value in values if isinstance(value, list)]
-        if lists and isinstance(lists[0][0], float):
+        if lists and (isinstance(lists[0][0], float) or _are_flags(values)):
             if any(not isinstance(value, list) or len(value) != len(lists[0]) for value in values):
                 raise DataError(
                     f"{place}: the feature {name!r} does not hold as many numbers in each record."
@@ -108,6 +108,17 @@ def _label_columns(scan: Scan, labels: Sequence[str], place: Path) -> dict[str, 
             names = _class_names(place, name)
             columns[name] = [_label(value, names) for value in values]
     return columns
+
+
+def _are_flags(values: Sequence[Any]) -> bool:
+    """Whether each value says of every class whether it is there, by 0 or 1: as numbers of classes, one of
+    them would stand in a list twice."""
+    sizes = {len(value) if isinstance(value, list) else 1 for value in values}
+    if len(sizes) != 1 or sizes == {1}:
+        return False
+    return all(one in (0, 1) for value in values for one in value) and any(
+        len(set(value)) < len(value) for value in values
+    )
 
 
 def _label(value: Any, names: Sequence[str]) -> Any:

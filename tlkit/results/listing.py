@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from tlkit.errors import ConfigError, StorageError, TlkitError
+from tlkit.places import require_local
 from tlkit.results.folder import RunFolder, is_run, read_json
 from tlkit.results.record import Result
 
@@ -64,7 +65,9 @@ def list_runs(folder: str | Path) -> list[RunRow]:
 
     Raises:
         StorageError: `folder` cannot be read.
+        ConfigError: It is on an object store.
     """
+    require_local(folder, "A folder of runs")
     folder = Path(folder).expanduser()
     try:
         candidates = (

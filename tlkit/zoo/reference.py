@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from tlkit.errors import ConfigError, FetchError, UnknownNameError, suggest
+from tlkit.places import require_local
 from tlkit.zoo.entry import ZooEntry
 from tlkit.zoo.hugging_face import ARCHITECTURES, CONFIG
 from tlkit.zoo.registry import entries
@@ -50,6 +51,8 @@ def parse_reference(text: str) -> ZooEntry | Source:
         raise ConfigError(f"{text!r} is not https: only https://… is downloaded")
     if text.startswith("https://"):
         raise ConfigError(f"What {text!r} is has to be said: hub:{text} or url:{text}#sha256=…")
+    if prefix in ("gs", "s3"):
+        require_local(text, "A backbone")
     found = next((entry for entry in entries() if entry.name == text), None)
     if found is not None:
         return found
@@ -142,7 +145,8 @@ def _hub(rest: str) -> HubSource | FileSource | KerasHubSource:
     if address.startswith("http://"):
         raise ConfigError(f"hub:{rest} is not https: only https://… is downloaded")
     handle = str(path.absolute()) if path.exists() else address
-    if not path.exists() and not address.startswith(("https://", "gs://")):
+    if not path.exists() and not address.startswith("https://"):
+        require_local(address, "A backbone")
         if address.startswith(("/", ".", "~")):
             raise FetchError(f"There is no {address}: no such file or folder")
         handle = f"https://tfhub.dev/{address}"  # the handles of TF Hub, as publisher/model/version

@@ -12,6 +12,7 @@ import pydantic
 import yaml
 
 from tlkit.errors import ConfigError, InternalError, UnknownNameError
+from tlkit.places import require_local
 from tlkit.zoo.entry import ZooEntry
 from tlkit.zoo.sample import SAMPLES
 from tlkit.zoo.yaml_limits import check_yaml
@@ -48,9 +49,11 @@ def entries(path: str | Path | None = None) -> tuple[ZooEntry, ...]:
 def users_zoo() -> Path | None:
     """The user's own zoo file: what `TLKIT_ZOO` names, else `model_zoo.yaml` in the working folder.
 
-    It need not exist. None where that file is tlkit's own, as in a checkout.
+    It need not exist. None where that file is tlkit's own, as in a checkout. Raises ConfigError for one on an
+    object store.
     """
     chosen = os.environ.get("TLKIT_ZOO")
+    require_local(chosen or "", "The zoo file (TLKIT_ZOO)")
     path = Path(chosen).expanduser() if chosen else Path("model_zoo.yaml").absolute()
     own = zoo_file()
     if path.is_file() and (path.samefile(own) or path.read_bytes() == own.read_bytes()):
