@@ -154,7 +154,9 @@ def fail_in_the_second_stage(monkeypatch):
 
 def test_a_run_that_the_disk_ends_leaves_its_best_model(tmp_path, monkeypatch):
     fail_in_the_second_stage(monkeypatch)
-    with pytest.raises(StorageError, match=r"The disk is full\. The best model so far is in .*run\.$"):
+    with pytest.raises(
+        StorageError, match=r"The disk is full\. The best model so far is in .*run\. When that "
+    ):
         finetune(tmp_path)
     assert json.loads((tmp_path / "run" / "state.json").read_text())["status"] == "failed"
     assert tlkit.load(tmp_path / "run").model.count_params() > 0
@@ -166,8 +168,10 @@ def test_a_model_that_cannot_be_saved_either_is_not_promised(tmp_path, monkeypat
     def refuse(model, folder):
         raise StorageError("no room for the model")
 
-    monkeypatch.setattr(sys.modules["tlkit.workflows.finetune"], "save_model", refuse)
-    with pytest.raises(StorageError, match="^The disk is full$"):
+    monkeypatch.setattr(sys.modules["tlkit.workflows.ending"], "save_model", refuse)
+    with pytest.raises(
+        StorageError, match="^The disk is full. When that is mended, go on with: tlkit finetune"
+    ):
         finetune(tmp_path)
     assert json.loads((tmp_path / "run" / "state.json").read_text())["status"] == "failed"
 

@@ -199,6 +199,19 @@ def test_overwrite_replaces_a_run_and_nothing_else(tmp_path: Path) -> None:
     assert names(tmp_path) == ["home", "run"]
 
 
+def test_a_run_that_is_going_on_is_not_replaced(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", "d", "b")
+    with run.locked():
+        for refused in (
+            RunFolder.require_free,
+            lambda out, overwrite: RunFolder.create(out, "d", "b", overwrite),
+        ):
+            with pytest.raises(StorageError, match="is in use: another run writes to it"):
+                refused(run.path, True)
+        assert run.read_state()["status"] == "running"
+    RunFolder.create(run.path, "d", "b", overwrite=True)
+
+
 def test_the_old_run_survives_when_the_new_one_cannot_be_made(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", "d", "b")
     write_text(run.history, "old")

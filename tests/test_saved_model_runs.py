@@ -116,6 +116,19 @@ def test_a_run_starts_from_an_earlier_one(photos, folders, tmp_path):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+def test_a_run_that_stopped_before_it_had_saved_anything_begins_again(photos, folders, tmp_path, monkeypatch):
+    settings = {**SETTINGS, "plan": "head", "epochs": 1, "out": tmp_path / "run", "export": False}
+
+    def refuse(*arguments: Any) -> None:
+        raise RuntimeError("not now")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="not now"):  # noqa: PT012
+        patch.setattr(sys.modules["tlkit.workflows.finetune"], "train_stages", refuse)
+        tlkit.finetune(photos, f"hub:{folders['reusable']}", **settings)
+    run = tlkit.finetune(photos, f"hub:{folders['reusable']}", **settings, resume=True)
+    assert tlkit.load(run.path).predict(next(photos.rglob("*.png")))["label"]
+
+
 def test_a_plan_that_would_train_tensorflow_1s_format_is_refused_before_training(photos, folders, tmp_path):
     tree = {
         "data": {"source": str(photos)},

@@ -90,3 +90,16 @@ def test_a_full_disk_leaves_the_saves_before(tmp_path, monkeypatch):
         saves.write({"number": 2, "array": np.zeros(3)})
     assert saves.read()[0]["number"] == 1
     assert not list(tmp_path.glob("*partial*"))
+
+
+def test_arrays_without_what_makes_them_a_save_do_not_take_room(tmp_path, monkeypatch):
+    saves = Saves(tmp_path)
+    saves.write({"number": 1, "array": np.zeros(3)})
+
+    def refuse(path, text):
+        raise StorageError(f"Cannot write {path}: No space left on device.")
+
+    monkeypatch.setattr("tlkit.results.saves.write_text", refuse)
+    with pytest.raises(StorageError, match="000002.json: No space left"):
+        saves.write({"number": 2, "array": np.zeros(3)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000001.json", "000001.npz"]

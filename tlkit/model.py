@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tlkit.backbones import Backbone
 from tlkit.errors import ConfigError
 from tlkit.heads import Head
 from tlkit.heads.pooling import pool
+
+_HDF5_BYTES = 4096  # what the format adds to every variable, rounded up
 
 
 def build_model(
@@ -82,6 +86,12 @@ def _build_strings(backbone: Backbone, head: Head, pairs: bool) -> tuple[Any, An
     apart = keras.ops.abs(first - second)
     joined = keras.layers.Concatenate(name="pair_vectors")([first, second, apart, first * second])
     return inputs, head.attach({"pooled": joined})
+
+
+def stored_bytes(model: keras.Model) -> int:
+    """How much room the variables of a model take in a file, rounded up."""
+    sizes = [int(math.prod(each.shape) * tf.as_dtype(each.dtype).size) for each in model.variables]
+    return sum(sizes) + _HDF5_BYTES * len(sizes)
 
 
 @keras.saving.register_keras_serializable("tlkit")

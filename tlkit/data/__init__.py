@@ -1,6 +1,7 @@
 """Examples: where they come from, whether they can be used, and how they are fed."""
 
 from tlkit.data.batches import BatchPlan, Share, count_steps, order_of_epoch, plan_batches, rows_of_batch
+from tlkit.data.changes import changed_files_told
 from tlkit.data.checking import CheckReport, check
 from tlkit.data.loading import load
 from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
@@ -22,6 +23,7 @@ __all__ = [
     "Mixing",
     "Share",
     "Texts",
+    "changed_files_told",
     "check",
     "count_steps",
     "encode_texts",

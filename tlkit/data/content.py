@@ -90,6 +90,22 @@ def sample_maker(preprocessing: ImagePreprocessing) -> Maker:
     return _traced_samples(dataclasses.replace(preprocessing, augmentation=None))
 
 
+def mark_maker(preprocessing: ImagePreprocessing) -> Maker:
+    """Makes fingerprints, int64 (), of files that can be decoded as training does."""
+    samples = sample_maker(preprocessing)
+
+    def from_raw(raw: bytes) -> npt.NDArray[Any]:
+        samples.from_raw(raw)
+        return np.asarray(fingerprint(tf.constant(raw)).numpy())
+
+    return Maker(from_raw, samples.from_picture)
+
+
+def fingerprint(raw: tf.Tensor) -> tf.Tensor:
+    """A number that tells contents apart, int64, for each of the strings. The graph has no sha256."""
+    return tf.strings.to_hash_bucket_fast(raw, 2**63 - 1)
+
+
 @functools.cache
 def size_maker() -> Maker:
     """Makes the height and width of the decoded picture, int32 (2,)."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tlkit.config import DataConfig, Task
-from tlkit.data.content import Content, read_content, sample_maker
+from tlkit.data.content import Content, mark_maker, read_content, sample_maker
 from tlkit.data.labels import Labels, parse_labels
 from tlkit.data.manifest import SPLITS, Dataset, Examples, Manifest
 from tlkit.data.pictures import Pictures, pictures_in_memory, pictures_on_disk
@@ -85,7 +85,9 @@ def load(
     labels = parse_labels(rows, task, classes, spec.merge_labels)
     strata, groups = read_strata_and_groups(rows, labels, spec, task) if only is None else ([], None)
     samples = _room_for_samples(rows, preprocessing.image_size, spec)
-    content = read_content(rows, sample_maker(preprocessing), samples)
+    marks = np.zeros(len(rows), np.int64) if samples is None else None
+    maker = mark_maker if samples is None else sample_maker
+    content = read_content(rows, maker(preprocessing), marks if samples is None else samples)
     usable = content.usable
     require_none([problem for problem in [bad_share_problem(rows, content, spec.max_bad)] if problem])
     if not usable.any():
@@ -98,7 +100,7 @@ def load(
     table, report = _describe(rows, labels, content, splits, spec)
     return Dataset(
         Manifest(table, labels.classes),
-        _examples(rows, labels, splits, table, samples),
+        _examples(rows, labels, splits, table, samples, marks),
         report,
         rows.name,
         task,
@@ -173,6 +175,7 @@ def _examples(
     splits: npt.NDArray[np.str_],
     table: pd.DataFrame,
     samples: Pictures | None,
+    marks: npt.NDArray[np.int64] | None,
 ) -> dict[str, Examples]:
     members = {name: np.flatnonzero(splits == name) for name in SPLITS}
     ids = table["id"].to_numpy(np.str_)
@@ -187,5 +190,6 @@ def _examples(
                 targets=labels.targets[chosen],
                 weights=rows.weights[chosen] if rows.weights is not None else None,
                 records=rows.records[chosen] if rows.records is not None else None,
+                marks=marks[chosen] if marks is not None else None,
             )
     return examples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ class Examples:
     `regress`, an object array of int32 arrays, one tag per word, for `tokens`, float32 (n,) for `embed`, NaN
     without a score. `weights`: float32 (n,), where the source brought them. `lengths`: int32 (n,), the tokens
     of each text as the model sees it: cut, special tokens included, all of its windows (padded) where it has
-    several; None for pictures.
+    several; None for pictures. `marks`: int64 (n,), where each epoch decodes again: what tells whether a
+    content is still the one that was read at first (see `checked_reader`).
     """
 
     ids: npt.NDArray[np.str_]
@@ -55,6 +57,7 @@ class Examples:
     weights: npt.NDArray[np.float32] | None = None
     lengths: npt.NDArray[np.int32] | None = None
     records: Records | None = None
+    marks: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,6 +69,13 @@ class Examples:
         if self.lengths is None:
             return np.arange(len(self))
         return np.argsort(self.lengths, kind="stable")
+
+    def read(self, number: int) -> bytes:
+        """What the file or the record of an example holds now. Raises OSError."""
+        if self.records is not None:
+            return self.records.read(number)
+        assert self.paths is not None
+        return Path(self.paths[number]).read_bytes()
 
     def release(self) -> None:
         """Give back the memory that holds what a file has, too."""

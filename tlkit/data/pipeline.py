@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tlkit.data.batches import Share, batches_of_epoch, plan_batches, starts_in_order
+from tlkit.data.changes import checked_reader
 from tlkit.data.manifest import Examples
 from tlkit.data.mixing import Mixing
 from tlkit.data.pictures import Pictures
@@ -181,6 +182,8 @@ def _picture_reader(
         tensor, rows = as_tensor(pictures.array), tf.constant(pictures.rows)
         return lambda indices: tf.ensure_shape(tf.gather(tensor, tf.gather(rows, indices)), shape)
     read = _file_reader(examples) if examples.records is None else examples.records.reader()
+    if examples.marks is not None:
+        read = checked_reader(read, examples.marks)
     return lambda indices: tf.ensure_shape(preprocessing.decode_batch(read(indices)), shape)
 
 

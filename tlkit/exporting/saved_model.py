@@ -137,8 +137,9 @@ def _save(module: tf.Module, folder: Path, signatures: dict[str, Any], to: Path)
     try:
         with _quiet():
             tf.saved_model.save(module, str(folder), signatures)
-    except (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
-        raise StorageError(f"Cannot write {to}: {error.message}.") from None
+    except tf.errors.OpError as error:  # for files it has a dozen: no room, no permission, too large, gone …
+        reason = error.message.splitlines()[0].rstrip(".")
+        raise StorageError(f"Cannot write {to}: {reason}.") from None
 
 
 @contextmanager

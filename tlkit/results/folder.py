@@ -41,17 +41,17 @@ class RunFolder:
             data_name: The sample's name, or the path of the data; its last part is used.
             backbone: The zoo entry's name, or an earlier run's folder; its last part is used.
             overwrite: Replace an earlier run. The old folder goes only when the new one is in its place, and
-                only a folder that holds a run is ever replaced.
+                only a folder that holds a run, to which nobody writes, is ever replaced.
 
         Raises:
-            StorageError: The folder is not empty, is not a run, or cannot be made.
+            StorageError: The folder is not empty, is not a run, is in use, or cannot be made.
         """
         if out is None:
             return cls(_next_folder(Path("runs"), f"{_slug(data_name)}-{_slug(backbone)}")).start()
         path = Path(out).expanduser()
         if not path.name:
             path = path.resolve()
-        with writing_folder(path, overwrite=overwrite, replaceable=is_run) as temporary:
+        with writing_folder(path, overwrite=overwrite, replaceable=_is_idle_run) as temporary:
             cls(temporary).start()
         return cls(path)
 
@@ -60,11 +60,7 @@ class RunFolder:
         """Raise what `create` would raise for a folder that is taken or is an address, before any work."""
         if out is not None:
             require_local(out, "A run folder")
-            path = Path(out).expanduser()
-            check_free(path, overwrite, is_run)
-            if overwrite and path.is_dir() and is_run(path):
-                with RunFolder(path).locked():
-                    pass
+            check_free(Path(out).expanduser(), overwrite, _is_idle_run)
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -217,6 +213,15 @@ def is_run(path: Path) -> bool:
         RunFolder(path).read_state()
     except (ConfigError, StorageError):
         return False
+    return True
+
+
+def _is_idle_run(path: Path) -> bool:
+    """Whether a folder is a run's. Raises StorageError where another run writes to it."""
+    if not is_run(path):
+        return False
+    with RunFolder(path).locked():
+        pass
     return True
 
 

@@ -51,9 +51,12 @@ class Saves:
         with writing(self._file(number, "npz"), size) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
             hashes = {"arrays": _hash_file(temporary), "tree": _hash(text)}
-        write_text(
-            self._file(number, "json"), json.dumps({"version": VERSION, "sha256": hashes, "tree": text})
-        )
+        about = json.dumps({"version": VERSION, "sha256": hashes, "tree": text})
+        try:
+            write_text(self._file(number, "json"), about)
+        except StorageError:
+            self._remove(number)  # arrays alone are no save, and need the room that was missing
+            raise
         self._keep_last()
 
     def read(self) -> tuple[Any, list[str]]:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,8 @@ from tlkit.places import require_local
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.(partial|old)(\..*)?")  # what `_beside` makes
 
 
 @contextmanager
@@ -86,6 +89,14 @@ def writing_folder(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where there is none yet. Raises StorageError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
 def write_text(path: str | Path, text: str) -> None:
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -122,6 +133,16 @@ def check_free(path: Path, overwrite: bool, replaceable: Callable[[Path], bool] 
         raise StorageError(f"{path} is not empty. Choose another folder, or pass --overwrite to replace it.")
     if replaceable is not None and not replaceable(path):
         raise StorageError(f"{path} holds something that tlkit did not write; it is not overwritten.")
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove, in `folder` and below it, what processes were writing when they died. Nobody may be writing."""
+    for path in list(folder.rglob(".*")):
+        if _TEMPORARY.fullmatch(path.name) and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif _TEMPORARY.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

@@ -17,8 +17,9 @@ from tlkit.plans import Stage
 from tlkit.preprocessing import ImagePreprocessing
 from tlkit.progress import make_console
 from tlkit.training.cache.features import Features, ReleaseMemory
-from tlkit.training.callbacks import close_all, make_callbacks
+from tlkit.training.callbacks import make_callbacks
 from tlkit.training.display import LiveDisplay
+from tlkit.training.finite import FiniteLoss
 from tlkit.training.freeze import frozen_weights
 from tlkit.training.health.gradients import GradientHealth
 from tlkit.training.health.words import explain_health
@@ -67,7 +68,8 @@ class Fit:
             callbacks: Besides those that every stage has.
 
         Raises:
-            TrainingError: The loss is not finite, or memory ran out.
+            TrainingError: The loss or a weight is not finite, or memory ran out.
+            StorageError: A checkpoint, a log or a save cannot be written.
         """
         stage, model, position = self.state.progress.begun[-1], self.state.model, self.position
         place = self.state.progress.place
@@ -76,16 +78,16 @@ class Fit:
             model.build_metrics(next(iter(batches)))
             model.to_skip = position.step
         history = keras.callbacks.History()
-        health = self._health(stage)
+        finite, health = self._finite(stage), self._health(stage)
         display = self._display(stage, plan.steps)
-        built_in = [*self._built_in(stage), *([] if health is None else [health])]
+        built_in = [*self._built_in(stage, finite), *([] if health is None else [health])]
         every = [*built_in, *callbacks, display, history]
         # Somebody's own go through all stages: what they have counted in those before is saved, too.
         made = [*read_callbacks(built_in), *({} for _ in callbacks), *read_callbacks([display, history])]
         state = replace(self.state, callbacks=every, made=made)
         listed = list(every)
         if self.saving is not None:
-            listed.append(SaveProgress(self.saving, state))
+            listed.append(SaveProgress(self.saving, state, finite.require_finite_weights))
         try:
             with lost_workers_told(is_multi_worker(self.run.strategy)):
                 model.fit(
@@ -103,7 +105,7 @@ class Fit:
         finally:
             if self.saving is not None:
                 self.saving.stop.waits = False
-            close_all([*built_in, display])
+            display.progress.stop()  # Keras ends only what ended well
         if self.saving is not None and self.saving.stop.is_asked:  # since the last save, that of the end
             self.saving.stop.obey()
         table = pd.DataFrame(history.history)
@@ -131,7 +133,7 @@ class Fit:
             model=state.model,
         )
 
-    def _built_in(self, stage: Stage) -> list[keras.callbacks.Callback]:
+    def _finite(self, stage: Stage) -> FiniteLoss:
         run, place = self.run, self.state.progress.place
         plan = run.plan_batches(place.index)
 
@@ -139,16 +141,13 @@ class Fit:
             rows = rows_of_batch(plan, place.first_epoch + epoch, step)
             return [str(name) for name in run.dataset.splits["train"].ids[rows]]
 
-        epochs = None if self.saved is None else self.position.epoch
+        return FiniteLoss(stage.name, name_batch)
+
+    def _built_in(self, stage: Stage, finite: FiniteLoss) -> list[keras.callbacks.Callback]:
+        run = self.run
+        frozen = frozen_weights(run.groups, stage, run.batch_norm)
         built_in = make_callbacks(
-            run.monitor,
-            run.head.mode,
-            stage,
-            run.training,
-            self.folder,
-            name_batch,
-            epochs,
-            frozen_weights(run.groups, stage, run.batch_norm),
+            run.monitor, run.head.mode, stage, run.training, self.folder, finite, frozen
         )
         # Without stored features the decoded pictures are read; the splits share one file.
         mapped = run.dataset.splits["train"] if self.features is None else self.features.table

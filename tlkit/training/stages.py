@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlkit.errors import ConfigError, StorageError, TrainingError
+from tlkit.data import changed_files_told
+from tlkit.errors import ConfigError, DataError, StorageError, TrainingError
 from tlkit.plans import Stage
 from tlkit.results import StageRecord
+from tlkit.results.writing import make_folder
 from tlkit.training.adapters import Adapters, adapted
 from tlkit.training.best import ends_with_best, put_back_best, put_back_earlier
 from tlkit.training.cache.boundary import Parts
@@ -77,14 +79,15 @@ def train_stages(
     Raises:
         TrainingError: The loss is not finite, or memory ran out; with the weights of the best epoch so far,
             if one has ended.
-        StorageError: A checkpoint cannot be written, or features where the config asks for the disk; with the
-            same weights.
+        StorageError: A checkpoint, a log or a save cannot be written, or features where the config asks for
+            the disk; with the same weights.
+        DataError: A file that is read in every epoch is gone, or has changed; with the same weights.
         FrozenWeightsMoved: A frozen weight changed during a stage.
         KeyboardInterrupt: After the weights of the best epoch so far were put back.
         ConfigError: The save does not belong to the run.
     """
     for name in ("stages", "logs"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / name)
     saved = None if saving is None else saving.resume
     progress = Progress(list(stages)) if saved is None else _goes_on(run, saved)
     features: Features | None = None
@@ -94,7 +97,7 @@ def train_stages(
         started = time.perf_counter() - (0.0 if saved is None else saved["seconds"])
         settling = watch_settling(run.groups, stage, progress.moved)
         try:
-            with adapted(run, stage) as adapters:
+            with changed_files_told(run.dataset), adapted(run, stage) as adapters:
                 if saved is not None:
                     put_model(run, progress, saved)
                     features = _features_below(run, progress.begun)
@@ -124,7 +127,7 @@ def train_stages(
         except KeyboardInterrupt:
             put_back_best(run.model, progress.begun, folder, run.monitor, run.head.mode)
             raise
-        except (StorageError, TrainingError) as error:
+        except (DataError, StorageError, TrainingError) as error:
             error.keeps_best = put_back_best(run.model, progress.begun, folder, run.monitor, run.head.mode)
             raise
         rest = None

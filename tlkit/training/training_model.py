@@ -7,7 +7,6 @@ Keras 3.15.1) is used here alone.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,13 +17,12 @@ import tensorflow as tf
 
 from tlkit.config.head import Objective
 from tlkit.heads import WordLoss
+from tlkit.model import stored_bytes
 from tlkit.results import writing
 from tlkit.training.cache.boundary import FEATURES, Parts
 from tlkit.training.compute.precision import Casting
 from tlkit.training.multi_worker import MultiWorkerFit
 from tlkit.training.optimizing.accumulation import sum_over_parts
-
-HDF5_BYTES = 4096  # what the format adds to every variable, rounded up
 
 
 class TrainingModel(MultiWorkerFit):
@@ -175,6 +173,5 @@ class TrainingModel(MultiWorkerFit):
     def save_weights(self, filepath: str | Path, overwrite: bool = True, **kwargs: Any) -> None:
         """Save whole or not at all, for checkpoint callbacks; without the optimizer's state."""
         plain = keras.Model(self.input, self.output)
-        size = sum(math.prod(each.shape) * tf.as_dtype(each.dtype).size for each in plain.variables)
-        with writing(Path(filepath), size + HDF5_BYTES * len(plain.variables)) as temporary:
+        with writing(Path(filepath), stored_bytes(plain)) as temporary:
             plain.save_weights(temporary, overwrite=True, **kwargs)

@@ -56,7 +56,7 @@ def save_adapters(prepared: Prepared, adapters: Adapters, path: Path) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     run = prepared.trainable
     tensors = {
@@ -77,8 +77,9 @@ def save_adapters(prepared: Prepared, adapters: Adapters, path: Path) -> None:
         "uses_pooler": json.dumps(run.head.uses_pooler),
         **{key: json.dumps(value) for key, value in adapters.to_dict().items()},
     }
-    with writing(path) as temporary:
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary, metadata)
+    data = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
+    with writing(path, len(data)) as temporary:
+        temporary.write_bytes(data)  # safetensors has an error of its own for a disk that is full
 
 
 def load_adapters(path: Path, custom_objects: Mapping[str, Any] | None = None, *, trust: bool = False) -> Run:

@@ -7,10 +7,11 @@ from typing import Any
 
 import keras
 
-from tlkit.data import Dataset
+from tlkit.data import Dataset, changed_files_told
 from tlkit.data import load as load_data
 from tlkit.errors import ConfigError
 from tlkit.heads import make_head
+from tlkit.model import stored_bytes
 from tlkit.results import RunFolder, writing
 from tlkit.workflows.outputs import evaluate_examples, model_function
 from tlkit.workflows.run import Run, as_run
@@ -53,9 +54,10 @@ def evaluate_run(run: Run | str | Path, data: Any = None, *, trust: bool = False
     table = dataset.manifest.table
     features = stored_features(run, examples, dict(zip(table["id"], table["hash"], strict=True)))
     answer = run.outputs if features is None else model_function(features.parts.upper)
-    outputs = evaluate_examples(
-        answer, run.preprocessing, examples, objective, run.classes, loss, size, features
-    )
+    with changed_files_told(dataset):
+        outputs = evaluate_examples(
+            answer, run.preprocessing, examples, objective, run.classes, loss, size, features
+        )
     if features is not None:
         features.table.leave()
     return outputs.metrics
@@ -63,7 +65,7 @@ def evaluate_run(run: Run | str | Path, data: Any = None, *, trust: bool = False
 
 def save_model(model: keras.Model, folder: RunFolder) -> None:
     """Write `model.keras`, without the optimizer."""
-    with writing(folder.model) as temporary:
+    with writing(folder.model, stored_bytes(model)) as temporary:
         keras.Model(model.input, model.output, name=model.name).save(temporary, include_optimizer=False)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -81,23 +84,37 @@ def _scores(run: Run, examples: Sequence[Any]) -> np.ndarray | None:
 
 
 def _pictures(run: Run, outputs: Mapping[str, Outputs]) -> list[bytes]:
-    """Up to 32 encoded pictures: held-out ones, or those of the manifest that are there, or noise."""
+    """Up to 32 encoded pictures: held-out ones, or those of the manifest, that are there as they were, or
+    noise."""
+    files: Iterable[tuple[str, Callable[[], bytes]]]
     if outputs:
         examples = list(outputs.values())[-1].examples
-        if examples.records is not None:
-            records = examples.records
-            return [records.read(number) for number in range(min(len(records), N_EXAMPLES))]
-        if examples.samples is not None and examples.paths is None:
+        if examples.samples is not None and examples.paths is None and examples.records is None:
             return [tf.io.encode_png(sample).numpy() for sample in examples.samples[:N_EXAMPLES]]
-        paths = [] if examples.paths is None else examples.paths.tolist()
+        files = ((name, partial(examples.read, number)) for number, name in enumerate(examples.ids))
     else:
-        paths = [path for path in _manifest(run)["path"] if path]
-    found = [path for path in paths[: 10 * N_EXAMPLES] if Path(path).is_file()]
-    if found:
-        return [Path(path).read_bytes() for path in found[:N_EXAMPLES]]
+        table = _manifest(run)
+        table = table[table["path"] != ""]
+        files = ((name, Path(path).read_bytes) for name, path in zip(table["id"], table["path"], strict=True))
+    if found := _unchanged(islice(files, 10 * N_EXAMPLES)):
+        return found
     size = run.config.preprocessing.image_size or 0
     noise = np.random.default_rng(0).integers(0, 256, (N_EXAMPLES, size, size, 3), dtype="uint8")
     return [tf.io.encode_png(picture).numpy() for picture in noise]
+
+
+def _unchanged(files: Iterable[tuple[str, Callable[[], bytes]]]) -> list[bytes]:
+    """Up to 32 of the contents, of those that are still what they were: ids begin with their hashes."""
+    found: list[bytes] = []
+    for name, read in files:
+        hash_begins, _, _ = name.partition("-")
+        with suppress(OSError):
+            raw = read()
+            if hash_begins and hashlib.sha256(raw).hexdigest().startswith(hash_begins):
+                found.append(raw)
+        if len(found) == N_EXAMPLES:
+            break
+    return found
 
 
 def _texts(run: Run, outputs: Mapping[str, Outputs]) -> list[Any]:
@@ -121,5 +138,5 @@ def _texts(run: Run, outputs: Mapping[str, Outputs]) -> list[Any]:
 def _manifest(run: Run) -> pd.DataFrame:
     """The examples of the run's folder; none for adapters, which have no folder."""
     if run.path.is_file():
-        return pd.DataFrame({"path": [], "text": [], "text_b": []}, dtype=str)
+        return pd.DataFrame({"id": [], "path": [], "text": [], "text_b": []}, dtype=str)
     return pd.read_csv(run.folder.manifest, keep_default_na=False, dtype=str)

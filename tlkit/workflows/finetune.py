@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import shlex
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,17 @@ import keras
 
 from tlkit.cluster import find_cluster, is_chief
 from tlkit.config import RunConfig, dump, to_yaml
-from tlkit.errors import Interrupted, StorageError, TrainingError
+from tlkit.data import changed_files_told
 from tlkit.exchange import lost_workers_told
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.progress import make_console
 from tlkit.results import Result, RunFolder, Saves, environment, write_csv, write_json, write_text
+from tlkit.results.writing import remove_partial
 from tlkit.stopping import Stop, stopped_by_signals
 from tlkit.training import Features, Saving, Trained, features_of_split, require_room_for, train_stages
 from tlkit.workflows.adapters import save_adapters
 from tlkit.workflows.arguments import own_classes, read_arguments
+from tlkit.workflows.ending import ending_told
 from tlkit.workflows.evaluate import save_model
 from tlkit.workflows.export import export_run
 from tlkit.workflows.objects import PythonObjects
@@ -57,7 +58,8 @@ def run_finetune(
 
     Raises:
         TlkitError: Before training, whatever is wrong; no run folder is written then. While training, a loss
-            that is not finite, memory that ran out, or a disk that is full: the best model so far is kept.
+            that is not finite, memory that ran out, a disk that is full, or a file of the data that is gone:
+            the best model so far is kept.
         Interrupted: Ctrl-C was pressed; the run and its best model so far were saved.
         SystemExit: The process was told to end (143); the run was saved.
     """
@@ -75,6 +77,7 @@ def _finetune(config: RunConfig, overwrite: bool, objects: PythonObjects, resume
         if found is not None:
             if not found.is_complete:
                 stack.enter_context(found.locked())
+                remove_partial(found.path)
             stopped = read_stopped(found, config, objects)
             if found.is_complete:
                 make_console().print(f"{found.path} is complete: there is nothing to go on with.")
@@ -95,51 +98,26 @@ def _finetune(config: RunConfig, overwrite: bool, objects: PythonObjects, resume
 
 
 def _train(prepared: Prepared, stopped: Stopped, stop: Stop, objects: PythonObjects, started: float) -> Run:
-    """The stages, and what follows them; what is left where they fail."""
-    folder = stopped.folder
-    speaks = is_chief(prepared.config.strategy)
-    go_on = f"go on with: tlkit finetune --out {shlex.quote(str(folder.path))} --resume"
-    try:
+    """The stages, and what follows them."""
+    folder, trainable = stopped.folder, prepared.trainable
+    saves = Saves(folder.saves)
+    with ending_told(trainable.model, folder, speaks=is_chief(prepared.config.strategy)):
+        if stopped.is_longer and stopped.saved is not None:
+            saves.write(stopped.saved)  # before the config, which never says more than the save does
         _write_config(prepared, folder)
         if stopped.saved is None:
             _write_inputs(prepared, stopped)
         folder.write_state("running")
-        saving = Saving(Saves(folder.saves), stop, stopped.saved)
-        trained = train_stages(prepared.trainable, prepared.stages, folder.path, objects.callbacks, saving)
+        saving = Saving(saves, stop, stopped.saved)
+        trained = train_stages(trainable, prepared.stages, folder.path, objects.callbacks, saving)
         outputs = _finish(prepared, trained, folder)
-    except KeyboardInterrupt:
-        if not speaks:
-            raise Interrupted("Interrupted.") from None
-        save_model(prepared.trainable.model, folder)
-        folder.write_state("interrupted")
-        raise Interrupted(
-            f"Interrupted. The best model so far is in {folder.path}; "
-            f"use it with: tlkit predict {folder.path}, or {go_on}"
-        ) from None
-    except SystemExit:
-        folder.write_state("interrupted")
-        make_console().print(f"Terminated; {go_on}", highlight=False, soft_wrap=True)
-        raise
-    except (StorageError, TrainingError) as error:
-        note = ""
-        with suppress(StorageError):  # the first error is the one to report
-            if error.keeps_best and speaks:
-                save_model(prepared.trainable.model, folder)
-                note = f" The best model so far is in {folder.path}."
-        with suppress(StorageError):
-            folder.write_state("failed")
-        if not note:
-            raise
-        raise type(error)(f"{str(error).rstrip('.')}.{note}") from None
-    except BaseException:
-        with suppress(StorageError):  # the first error is the one to report
-            folder.write_state("failed")
-        raise
-    metrics = {name: output.metrics for name, output in outputs.items()}
-    seconds = time.perf_counter() - started
-    folder.complete(Result(metrics, tuple(trained.records), seconds, environment(), tuple(trained.resumed)))
-    meet_at_end(prepared.trainable.strategy)
-    return load_run(folder.path).holding(prepared.trainable.model)
+        metrics = {name: output.metrics for name, output in outputs.items()}
+        seconds = time.perf_counter() - started
+        folder.complete(
+            Result(metrics, tuple(trained.records), seconds, environment(), tuple(trained.resumed))
+        )
+    meet_at_end(trainable.strategy)
+    return load_run(folder.path).holding(trainable.model)
 
 
 def _finish(prepared: Prepared, trained: Trained, folder: RunFolder) -> dict[str, Outputs]:
@@ -148,7 +126,8 @@ def _finish(prepared: Prepared, trained: Trained, folder: RunFolder) -> dict[str
     save_model(prepared.trainable.model, folder)
     if trained.adapters is not None:
         save_adapters(prepared, trained.adapters, folder.adapters)
-    outputs = _evaluate(prepared, trained.features)
+    with changed_files_told(prepared.dataset):
+        outputs = _evaluate(prepared, trained.features)
     if trained.features is not None:
         trained.features.table.leave()
     save_outputs(outputs, prepared.config.objective, prepared.dataset.manifest.classes, folder)

@@ -26,11 +26,13 @@ SAME = ("id", "split", "label")
 
 @dataclass(frozen=True)
 class Stopped:
-    """A run that is gone on with. `saved` is its last save; None: it had saved nothing yet."""
+    """A run that is gone on with. `saved` is its last save; None: it had saved nothing yet. `is_longer`: it
+    has more epochs now."""
 
     folder: RunFolder
     config: RunConfig
     saved: dict[str, Any] | None
+    is_longer: bool = False
 
     @property
     def seconds(self) -> float:
@@ -119,7 +121,7 @@ def read_stopped(folder: RunFolder, config: RunConfig, objects: PythonObjects) -
         make_console().print(f"{problem}: going on from the save before.", highlight=False, soft_wrap=True)
     if saved is not None and epochs is not None:
         _lengthen(saved, epochs)
-    return Stopped(folder, own, saved)
+    return Stopped(folder, own, saved, is_longer=epochs is not None)
 
 
 def asked_for(config: RunConfig) -> dict[str, Any]:
@@ -179,10 +181,17 @@ def _is_alike(asked: Any, known: Any) -> bool:
 def _lengthen(saved: dict[str, Any], epochs: int) -> None:
     """Give the current stage of a save and those to come more epochs."""
     current = saved["progress"]["begun"][-1]
-    if any(stage["auto_freeze"] is not None for stage in (current, *saved["progress"]["waiting"])):
+    stages = (current, *saved["progress"]["waiting"])
+    if any(stage["auto_freeze"] is not None for stage in stages):
         raise ConfigError("training.epochs: plan auto_freeze cannot be made longer once it has begun.")
+    longest = max(stages, key=lambda stage: int(stage["epochs"]))
+    if longest["epochs"] > epochs:
+        raise ConfigError(
+            f"training.epochs: stage {longest['name']!r} has {longest['epochs']}, and a run that goes on can "
+            f"only have more, received {epochs}."
+        )
     position = saved["position"]
     if position["epoch"] == current["epochs"] < epochs:
         position["ended"] = False
-    for stage in (current, *saved["progress"]["waiting"]):
-        stage["epochs"] = max(epochs, stage["epochs"])
+    for stage in stages:
+        stage["epochs"] = epochs

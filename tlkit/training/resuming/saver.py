@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -49,12 +49,14 @@ class SaveProgress(keras.callbacks.Callback):
     Args:
         saving: Where to.
         state: What there is to save. Several workers save, and stop, after the same step.
+        check: Called before; raises where that is not worth saving.
     """
 
-    def __init__(self, saving: Saving, state: StageState) -> None:
+    def __init__(self, saving: Saving, state: StageState, check: Callable[[], None]) -> None:
         super().__init__()
         self.saving = saving
         self.state = state
+        self.check = check
         self.every_steps = state.run.training.save_steps
         self.every_seconds = state.run.training.save_seconds
         self.epoch = 0
@@ -100,6 +102,7 @@ class SaveProgress(keras.callbacks.Callback):
         return self.every_seconds is not None and time.monotonic() - self.saved_at >= self.every_seconds
 
     def _save(self, position: Position) -> None:
+        self.check()
         self.saving.saves.write(self.state.take(position, self.metrics))
         self.steps, self.saved_at = 0, time.monotonic()
 

@@ -1,0 +1,70 @@
+"""Ending a stage where its numbers are none any more, before they are saved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tlkit.errors import TrainingError
+
+
+class FiniteLoss(keras.callbacks.Callback):
+    """Stop with the batch named as soon as the loss is not a finite number.
+
+    The loss is that before the step, so a step may spoil the weights although its loss was fine. They are
+    looked at where somebody is about to keep them: at the end of an epoch, and before a save.
+
+    In float16, gradients that are not finite are skipped, and the next ones are made smaller. Where that goes
+    on until they would not be made larger any more, nothing is learnt, and it stops as well.
+
+    Args:
+        stage: Its name.
+        name_batch: (epoch, step) → ids of the examples in that batch.
+    """
+
+    def __init__(self, stage: str, name_batch: Callable[[int, int], Sequence[str]]) -> None:
+        super().__init__()
+        self.stage = stage
+        self.name_batch = name_batch
+        self.epoch = 0
+        self.batch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.batch = batch
+        loss = (logs or {}).get("loss", 0.0)
+        scale = getattr(self.model.optimizer, "dynamic_scale", None)
+        if math.isfinite(loss) and (scale is None or scale.numpy() >= 1.0):
+            return
+        if scale is not None:
+            what = "gradients are" if math.isfinite(loss) else f"loss is {loss}, because numbers are"
+            raise TrainingError(
+                f"float16 overflow in {self._where}: the {what} beyond 65,504. "
+                "Use --precision mixed_bfloat16 or float32."
+            )
+        raise self._error(f"The loss is {loss} in {self._where}")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.require_finite_weights()
+
+    def require_finite_weights(self) -> None:
+        """Raise the TrainingError for weights that the last batch has spoilt."""
+        if not all(np.isfinite(weight.numpy()).all() for weight in self.model.trainable_variables):
+            raise self._error(f"Weights are infinite or NaN after {self._where}")
+
+    @property
+    def _where(self) -> str:
+        return f"stage {self.stage!r}, epoch {self.epoch + 1}, batch {self.batch + 1}"
+
+    def _error(self, what: str) -> TrainingError:
+        ids = list(self.name_batch(self.epoch, self.batch))
+        return TrainingError(
+            f"{what} (examples {', '.join(ids[:4])}{' …' if len(ids) > 4 else ''}). "
+            "A lower --learning-rate usually helps; check the labels of these examples, too."
+        )
