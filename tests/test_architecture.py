@@ -50,7 +50,7 @@ def test_nothing_is_left_unfinished() -> None:
 
 def test_the_project_file_is_the_one_that_is_tested() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["scripts"] == {"tlkit": "tlkit.cli:main"}
+    assert project["scripts"] == {"tlkit": "tlkit.cli:run"}
     try:
         installed = metadata.version("tlkit")
     except metadata.PackageNotFoundError:

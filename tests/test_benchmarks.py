@@ -124,3 +124,15 @@ def require_measured(found: Any) -> None:
     (answer,) = found["sides"]["tlkit"]
     assert answer["seconds"] > 0
     assert 0 <= answer["test_accuracy"] <= 1
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_two_workers_run_in_the_benchmark_of_scaling(tmp_path: Path) -> None:
+    words = ("--limit", "60", "--repeats", "1", "--sides", "head", "--steps", "1", "--image-size", "64")
+    found = answers(BENCHMARKS / "scaling.py", *words, "--batch-size", "8", cwd=tmp_path)
+    (answer,) = found["sides"]["head"]
+    assert answer["one_per_second"] == pytest.approx(8 / answer["one_step_ms"] * 1000)
+    assert answer["speedup"] == pytest.approx(answer["two_per_second"] / answer["one_per_second"])
+    assert answer["collectives"] == pytest.approx(1 - answer["speedup"] / answer["most"])
+    assert answer["megabytes"] < 0.1, "of a head"

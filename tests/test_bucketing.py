@@ -130,6 +130,15 @@ def test_the_last_batch_leaves_no_replica_without_a_text(preprocessing):
         assert count_steps(33, 16, replicas) == len(sizes)
 
 
+def test_a_last_batch_may_be_filled_up(preprocessing):
+    examples = make_examples()
+    batches = numbers_of(batches_of(examples, preprocessing, fill_last=True))
+    assert {len(batch) for batch in batches} == {16}
+    assert {number for batch in batches for number in batch} == set(range(COUNT))
+    plan = plan_of(examples, preprocessing, fill_last=True)
+    assert [rows_of_batch(plan, 0, step).tolist() for step in range(13)] == batches
+
+
 @pytest.mark.parametrize("options", [{"bucketing": False}, {"mask": False}, {"sequence_length": 16}])
 def test_one_length_for_all_leaves_the_order_as_it_is(make_small_preprocessing, options):
     examples = make_examples()

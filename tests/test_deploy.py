@@ -61,8 +61,7 @@ def config_of(arguments: list[str]) -> RunConfig:
     """What `tlkit ARGUMENTS` would train, by its own parser."""
     name, *rest = arguments
     assert name == "finetune"
-    options = [each for each in rest if each != "--resume"]
-    with finetune.make_context(name, options) as context:
+    with finetune.make_context(name, rest) as context:
         given = context.params
     path, overrides = split_arguments(given["arguments"])
     return load_config(path, overrides, chosen_options(given)).config

@@ -195,6 +195,20 @@ def test_no_replica_is_left_without_an_example(plain, count, replicas, sizes):
     assert count_steps(count, 5, replicas) == len(sizes)
 
 
+def test_a_last_batch_that_is_filled_up_begins_with_the_first_ones_again(plain):
+    filled = train(make_examples(), plain, epochs=2, fill_last=True)
+    assert filled.element_spec[0].shape == (5, SIZE, SIZE, 3)
+    assert filled.element_spec[1].shape == (5,)
+    orders = np.reshape([targets for _, targets in batches_of(filled)], (2, 25))
+    usual = batches_of(train(make_examples(), plain, epochs=2))
+    for order, start in zip(orders, (0, 5), strict=True):
+        once = np.concatenate([targets for _, targets in usual[start : start + 5]])
+        assert order.tolist() == [*once, *once[:2]]
+    held_out = make_pipeline(make_examples(), plain, global_batch_size=10, training=False, fill_last=True)
+    in_order = np.concatenate([targets for _, targets in batches_of(held_out)])
+    assert in_order.tolist() == [*range(COUNT), *range(7)]
+
+
 def joined_parts(make, total, count):
     """Each batch, put together from what the replicas of all processes read, and the sizes of its parts."""
     processes = [batches_of(make(Share(first, count, total))) for first in range(0, total, count)]

@@ -1,8 +1,6 @@
 """`python -m tlkit` is `tlkit`."""
 
-import sys
-
-from tlkit.cli import main
+from tlkit.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
@@ -53,7 +54,7 @@ class RunConfig(Options):
     precision: Precision = "float32"
     """What the layers of the backbone compute in while they train; weights and the head stay float32, and the
     model that is saved, evaluated and exported is float32. `auto` times the others, and takes the fastest
-    whose losses agree with float32's."""
+    whose losses agree with float32's. With `strategy: tpu` the default is `mixed_bfloat16`."""
     xla: Xla = "off"
     """Whether XLA compiles the training steps. `auto` times both."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 0
@@ -66,6 +67,13 @@ class RunConfig(Options):
     """The run folder, on a disk or mounted. None: `runs/<data>-<backbone>-<n>`."""
     python: tuple[str, ...] = ()
     """Arguments that were Python objects and so cannot be written here."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _tpus_multiply_in_bfloat16(cls, tree: Any) -> Any:
+        if isinstance(tree, Mapping) and tree.get("strategy") == "tpu":
+            return {"precision": "mixed_bfloat16", **tree}
+        return tree
 
     @pydantic.field_validator("plan", mode="before")
     @classmethod

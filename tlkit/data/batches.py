@@ -37,8 +37,9 @@ class BatchPlan:
     """The batches of any epoch of a stage.
 
     `starts`, int64 (steps + 1,), cuts the epoch's order into batches; the same for every epoch, because there
-    are always as many texts of a length. `padded`, int64 (count,), is what each text is padded to; with it,
-    an epoch is in order of length, its batches in random order. None: the epoch's order is all there is.
+    are always as many texts of a length. Where it goes beyond `count`, the order begins again. `padded`,
+    int64 (count,), is what each text is padded to; with it, an epoch is in order of length, its batches in
+    random order. None: the epoch's order is all there is.
     """
 
     count: int
@@ -62,6 +63,7 @@ def plan_batches(
     replicas: int = 1,
     seed: int = 0,
     stage: int = 0,
+    fill_last: bool = False,
 ) -> BatchPlan:
     """The batches of training on `examples`.
 
@@ -71,14 +73,14 @@ def plan_batches(
 
     With `batch_tokens`, a batch takes as many texts as fit into that many tokens, padding included, instead
     of `global_batch_size`; at least one for each replica, and as many for one replica as for another.
-    `replicas` is as in `make_pipeline`.
+    `replicas` and `fill_last` are as in `make_pipeline`.
 
     Raises DataError for pairs of `embed` that cannot be shared out among several replicas.
     """
     count = len(examples)
     padded = padded_lengths(examples, preprocessing)
     if batch_tokens is None or padded is None:
-        starts = _even_starts(count, global_batch_size, replicas)
+        starts = _even_starts(count, global_batch_size, replicas, fill_last)
     else:
         doubled = 2 if _task(preprocessing) == "embed" else 1
         starts = _starts_by_tokens(np.sort(padded) * doubled, batch_tokens, replicas)
@@ -92,12 +94,13 @@ def starts_in_order(
     preprocessing: ImagePreprocessing | TextPreprocessing,
     global_batch_size: int,
     replicas: int = 1,
+    fill_last: bool = False,
 ) -> npt.NDArray[np.int64]:
     """Where each batch begins, and the last one ends, of examples in the order that they have.
 
     Raises what `plan_batches` raises.
     """
-    starts = _even_starts(len(examples), global_batch_size, replicas)
+    starts = _even_starts(len(examples), global_batch_size, replicas, fill_last)
     _require_whole_pairs(starts, preprocessing, replicas)
     return starts
 
@@ -119,17 +122,24 @@ def order_of_epoch(count: int, seed: int, stage: int, epoch: tf.Tensor | int) ->
 
 
 def batches_of_epoch(plan: BatchPlan, epoch: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The order of the examples in an epoch, int64 (count,), and the numbers of its batches in the order in
-    which they come, int64 (steps,): batch k is `order[starts[k] : starts[k + 1]]`."""
+    """The order of the examples in an epoch, int64 (starts[-1],), and the numbers of its batches in the order
+    in which they come, int64 (steps,): batch k is `order[starts[k] : starts[k + 1]]`."""
     order = order_of_epoch(plan.count, plan.seed, plan.stage, epoch)
     numbers = tf.range(plan.steps, dtype=tf.int64)
     if plan.padded is None:
-        return order, numbers
+        return tf.gather(order, in_turns(plan.starts, plan.count)), numbers
     # The place in the order breaks ties, so that no two are alike and every sort gives the same.
     ranks = tf.gather(tf.constant(plan.padded), order) * plan.count + tf.range(plan.count, dtype=tf.int64)
     order = tf.gather(order, tf.argsort(ranks))
+    order = tf.gather(order, in_turns(plan.starts, plan.count))
     key = tf.random.experimental.stateless_fold_in(_key(plan.seed, plan.stage, epoch), 1)
     return order, tf.random.experimental.stateless_shuffle(numbers, seed=key)
+
+
+def in_turns(starts: npt.NDArray[np.int64], count: int) -> tf.Tensor:
+    """The numbers of `count` examples as the batches take them, int64 (starts[-1],): in order, and from the
+    first one again where the batches need more."""
+    return tf.range(starts[-1], dtype=tf.int64) % count
 
 
 def rows_of_batch(plan: BatchPlan, epoch: int, step: int) -> npt.NDArray[np.int64]:
@@ -183,7 +193,9 @@ def _task(preprocessing: ImagePreprocessing | TextPreprocessing) -> str | None:
     return preprocessing.task if isinstance(preprocessing, TextPreprocessing) else None
 
 
-def _even_starts(count: int, global_batch_size: int, replicas: int) -> npt.NDArray[np.int64]:
+def _even_starts(count: int, global_batch_size: int, replicas: int, fill_last: bool) -> npt.NDArray[np.int64]:
+    if fill_last:
+        return np.arange(math.ceil(count / global_batch_size) + 1, dtype=np.int64) * global_batch_size
     starts = np.arange(count_steps(count, global_batch_size, replicas) + 1) * global_batch_size
     starts[-1] = count
     return starts.astype(np.int64)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tlkit.data.batches import Share, batches_of_epoch, plan_batches, starts_in_order
+from tlkit.data.batches import Share, batches_of_epoch, in_turns, plan_batches, starts_in_order
 from tlkit.data.changes import checked_reader
 from tlkit.data.manifest import Examples
 from tlkit.data.mixing import Mixing
@@ -42,6 +42,7 @@ def make_pipeline(
     mixing: Mixing | None = None,
     first_step: int = 0,
     share: Share = WHOLE,
+    fill_last: bool = False,
 ) -> tf.data.Dataset:
     """Batches `(inputs, targets)`, or `(inputs, targets, weights)` where there are weights.
 
@@ -59,6 +60,8 @@ def make_pipeline(
     reading, augmenting and encoding: see `InputsOf`. `mixing` mixes the pictures of each batch, and their
     targets: see `Mixing`. `first_step` batches of the first epoch are left out; nothing of them is read.
     `share`: see `Share`; what is cut out of a batch is what the whole batch would have there, padding apart.
+    With `fill_last` all batches are of one size, for devices that compile for every shape: the last one of an
+    epoch is filled up with those that came first. Not with `batch_tokens`.
     """
     count = len(examples)
     if training:
@@ -70,11 +73,13 @@ def make_pipeline(
             replicas=replicas,
             seed=seed,
             stage=stage,
+            fill_last=fill_last,
         )
         starts = tf.constant(plan.starts)
     else:
         first_epoch, epochs = 0, 1
-        starts = tf.constant(starts_in_order(examples, preprocessing, global_batch_size, replicas))
+        in_order = starts_in_order(examples, preprocessing, global_batch_size, replicas, fill_last)
+        starts = tf.constant(in_order)
     steps = len(starts) - 1
     # Somebody's own augmentation may branch on tensors as Python does. Nothing else here does, and to convert
     # it takes longer than all the rest of the making.
@@ -90,14 +95,15 @@ def make_pipeline(
         if training:
             order, numbers = batches_of_epoch(plan, epoch)
         else:
-            order, numbers = tf.range(count, dtype=tf.int64), tf.range(steps, dtype=tf.int64)
+            order, numbers = in_turns(in_order, count), tf.range(steps, dtype=tf.int64)
 
         def cut(number: tf.Tensor, part: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             start, size = starts[number], starts[number + 1] - starts[number]
             first, end = share.begin(part, size), share.begin(part + 1, size)
             if takes_partner:
                 return tf.gather(order, start + tf.range(first, end + 1) % size), epoch
-            return order[start + first : start + end], epoch
+            rows = order[start + first : start + end]
+            return tf.ensure_shape(rows, (global_batch_size,) if fill_last else (None,)), epoch
 
         parts = tf.range(share.first, share.first + share.count, dtype=tf.int64)
         slices = (tf.repeat(numbers, share.count), tf.tile(parts, [steps]))

@@ -11,6 +11,8 @@ from tlkit.training.optimizing.state import OptimizerState
 from tlkit.training.trainable import Trainable
 from tlkit.training.training_model import TrainingModel
 
+MOST_AT_ONCE = 32  # a customary number
+
 
 def compile_stage(
     run: Trainable,
@@ -18,11 +20,12 @@ def compile_stage(
     parts: Parts | None,
     state: OptimizerState | None = None,
     setting: Setting | None = None,
+    at_once: int = 1,
 ) -> TrainingModel:
     """A freshly compiled training model over the run's layers, for what is trainable now.
 
     Its optimizer goes on from `state` with the weights that were trained before. `setting`: how it computes;
-    None: in float32, without XLA.
+    None: in float32, without XLA. `fit` runs so many steps `at_once`.
     """
     setting = setting or Setting()
     with run.strategy.scope():
@@ -43,5 +46,22 @@ def compile_stage(
         if setting.precision == "mixed_float16":
             optimizer = LossScale(optimizer)
             optimizer.build(model.trainable_variables)
-        model.compile(optimizer, run.head.loss, metrics=run.head.metrics(), jit_compile=setting.xla)
+        model.compile(
+            optimizer,
+            run.head.loss,
+            metrics=run.head.metrics(),
+            jit_compile=setting.xla,
+            steps_per_execution=at_once,
+        )
     return model
+
+
+def steps_at_once(run: Trainable, stage: Stage) -> int:
+    """How many steps of a stage run without coming back to Python: on a TPU, which would wait, several.
+
+    It is a number that divides an epoch, because Keras does not stop at the end of one. One after the other
+    where the plan looks at the weights within an epoch.
+    """
+    if not run.on_tpu or stage.auto_freeze is not None:
+        return 1
+    return next(count for count in range(MOST_AT_ONCE, 0, -1) if run.steps_per_epoch % count == 0)

@@ -155,7 +155,7 @@ class Fit:
         return [*shared, *built_in, ReleaseMemory(mapped.release)]
 
     def _health(self, stage: Stage) -> GradientHealth | None:
-        if not self.run.training.gradient_health:
+        if not self.run.training.gradient_health or self.run.on_tpu:  # it looks between two steps
             return None
         return GradientHealth(self.run, stage, self.state.progress.place, self.folder, self.features)
 

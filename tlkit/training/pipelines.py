@@ -42,6 +42,7 @@ def training_pipeline(
         inputs_of=inputs_of,
         mixing=run.mixing,
         share=run.share,
+        fill_last=run.on_tpu,
     )
 
 
@@ -59,4 +60,5 @@ def validation_pipeline(run: Trainable, features: Features | None = None) -> tf.
         replicas=run.n_replicas,
         inputs_of=None if features is None else features.reader(examples, plain_view()),
         share=run.share,
+        fill_last=run.on_tpu,
     )

@@ -26,7 +26,7 @@ from tlkit.training.cache.boundary import Parts
 from tlkit.training.cache.choice import CacheChoice
 from tlkit.training.cache.features import Features
 from tlkit.training.cache.stage import divide_stage, store_features
-from tlkit.training.compiling import compile_stage
+from tlkit.training.compiling import compile_stage, steps_at_once
 from tlkit.training.compute.choice import ComputeChoice, choose_compute
 from tlkit.training.fitting import Fit
 from tlkit.training.freeze import (
@@ -223,7 +223,8 @@ def _compile(
 ) -> tuple[TrainingModel, ComputeChoice]:
     """The compiled model of the current stage, as it is chosen, or was when the stage began."""
     stage = progress.begun[-1]
-    compile_with = partial(compile_stage, run, stage, parts, progress.state)
+    at_once = steps_at_once(run, stage)
+    compile_with = partial(compile_stage, run, stage, parts, progress.state, at_once=at_once)
     if saved is not None:
         compute = ComputeChoice(**saved["compute"])
         return compile_with(compute.setting), compute

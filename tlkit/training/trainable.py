@@ -12,6 +12,7 @@ import tensorflow as tf
 from tlkit.config import CacheConfig, Precision, TrainingConfig, Xla
 from tlkit.config.augment import Augmentation
 from tlkit.data import BatchPlan, Dataset, Mixing, Share, plan_batches
+from tlkit.devices import device_kind
 from tlkit.exchange import is_multi_worker, replicas_here
 from tlkit.freezing import LayerGroup
 from tlkit.heads import Head
@@ -108,11 +109,18 @@ class Trainable:
             replicas=self.n_replicas,
             seed=self.seed,
             stage=stage,
+            fill_last=self.on_tpu,
         )
 
     @property
     def n_replicas(self) -> int:
         return int(self.strategy.num_replicas_in_sync)
+
+    @property
+    def on_tpu(self) -> bool:
+        """Whether what runs is compiled for every shape of a batch, and runs many steps at once: batches are
+        of one size then, and nothing looks between two steps."""
+        return device_kind(self.strategy) == "TPU"
 
     @property
     def share(self) -> Share:

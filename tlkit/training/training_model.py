@@ -81,7 +81,7 @@ class TrainingModel(MultiWorkerFit):
     def make_train_function(self, force: bool = False) -> None:
         super().make_train_function(force)
         if self.to_skip:
-            self.train_function = self._after(self.to_skip, self.train_function)
+            self.train_function = self._after(self.to_skip // self.steps_per_execution, self.train_function)
             self.to_skip = 0
 
     def _after(self, count: int, step: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -35,8 +35,8 @@ def list_candidates(run: Trainable, parts: Parts | None, *, reads_features: bool
     """
     left_out: list[str] = []
     precisions: list[FixedPrecision] = ["float32"] if run.precision == "auto" else [run.precision]
-    compiled = [run.xla == "on"]
     kind = device_kind(run.strategy)
+    compiled = [run.xla == "on" and kind != "TPU"]
     untimed = _untimed(run)
     computing = backbone_layers(run.model, run.groups)
     if reads_features and parts is not None:
@@ -45,6 +45,9 @@ def list_candidates(run: Trainable, parts: Parts | None, *, reads_features: bool
     if run.precision != "float32" and not computing:
         left_out.append("nothing computes but what is float32 always: the head, or a SavedModel")
         precisions = ["float32"]
+    elif run.precision == "auto" and kind == "TPU":
+        left_out.append("a TPU multiplies in bfloat16")
+        precisions = ["mixed_bfloat16"]
     elif run.precision == "auto" and untimed:
         left_out.append(untimed)
     elif run.precision == "auto":
@@ -54,7 +57,7 @@ def list_candidates(run: Trainable, parts: Parts | None, *, reads_features: bool
             precisions.append("mixed_bfloat16")
         if kind == "GPU":
             precisions.append("mixed_float16")
-    if kind == "TPU" and run.xla != "on":
+    if kind == "TPU" and run.xla != "off":
         left_out.append("a TPU compiles with XLA always")
     elif run.xla == "auto" and run.n_replicas > 1:
         left_out.append("XLA not tried: it cannot compile the exchange between replicas")
@@ -77,8 +80,15 @@ def _untimed(run: Trainable) -> str:
 
 
 def require_compilable(run: Trainable) -> None:
-    """Raise the ConfigError for XLA where it is known not to work."""
-    if run.xla == "on" and run.n_replicas > 1:
+    """Raise the ConfigError for XLA, which a TPU always has, where it is known not to work."""
+    uneven = {"training.accumulate": run.training.accumulate > 1, "training.batch_tokens": run.update_tokens}
+    for key, is_set in uneven.items():
+        if run.on_tpu and is_set:
+            raise ConfigError(
+                f"strategy: tpu compiles for every shape, and {key} makes batches of many sizes. Leave it "
+                "out, or use another strategy."
+            )
+    if run.xla == "on" and run.n_replicas > 1 and not run.on_tpu:
         raise ConfigError(
             f"xla: on, but there are {run.n_replicas} replicas, and XLA cannot compile the exchange between "
             "them. Use xla: off, or one device."

@@ -266,7 +266,8 @@ def _work(run: Trainable, stage: Stage) -> Work:
     """XLA compiles once for every shape of a batch, and again for validation."""
     plan = run.plan_batches(0)
     sizes = np.diff(plan.starts)
-    longest = np.zeros_like(sizes) if plan.padded is None else np.sort(plan.padded)[plan.starts[1:] - 1]
+    last = np.minimum(plan.starts[1:], plan.count) - 1
+    longest = np.zeros_like(sizes) if plan.padded is None else np.sort(plan.padded)[last]
     shapes = len(set(zip(sizes.tolist(), longest.tolist(), strict=True)))
     return Work(stage.epochs * run.steps_per_epoch, 2 * shapes - 1)
 
