@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import keras
@@ -113,3 +115,9 @@ def test_a_run_goes_on_between_the_steps_that_run_at_once(tmp_path, monkeypatch)
     found = finish(tmp_path / "killed", [HEAD, ALL], six_steps, stops=[3, 10])
     assert_same(found, expected)
     assert [place["step"] for place in found[1].resumed] == [4, 4]
+
+
+def test_no_tpu_is_told():
+    ask = "from tlkit.devices import make_strategy; make_strategy('tpu')"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
+    assert "ConfigError: strategy: tpu, but no TPU answers" in done.stderr

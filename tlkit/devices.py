@@ -129,11 +129,13 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
 
 
 def _tpu_strategy() -> tf.distribute.Strategy:
+    named = any(name in os.environ for name in ("TPU_NAME", "TPU_CONFIG", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS"))
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        # "local" are the TPUs of this machine, for which there is no name to ask for.
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(None if named else "local")
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ValueError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise ConfigError(f"strategy: tpu, but no TPU answers ({reason}). Use strategy: auto.") from None
     return tf.distribute.TPUStrategy(resolver)
