@@ -25,6 +25,7 @@ class Stop:
     def __init__(self) -> None:
         self.waits = False
         self.signal: int | None = None
+        self._has_heard = False
 
     @property
     def is_asked(self) -> bool:
@@ -32,10 +33,14 @@ class Stop:
 
     def ask(self, number: int) -> None:
         """A signal has come. The second one ends the run where it is."""
-        is_second = self.is_asked
-        self.signal = number
+        is_second = self._has_heard
+        self.signal, self._has_heard = number, True
         if is_second or not self.waits:
             self.obey()
+
+    def follow(self, number: int) -> None:
+        """Another process of the run has had a signal; the first of one's own is still the first."""
+        self.signal = self.signal or number
 
     def obey(self) -> None:
         """Raise KeyboardInterrupt after Ctrl-C, and SystemExit (143) after SIGTERM."""

@@ -63,6 +63,19 @@ class RunFolder:
             check_free(Path(out).expanduser(), overwrite, _is_idle_run)
 
     @classmethod
+    def find(cls, out: str | Path) -> RunFolder | None:
+        """The folder of a run; None where there is nothing yet, or an empty folder.
+
+        Raises:
+            ConfigError: What is there is not a run, or `out` is an address.
+        """
+        require_local(out, "A run folder")
+        path = Path(out).expanduser()
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return None
+        return cls.open(path)
+
+    @classmethod
     def open(cls, path: str | Path) -> RunFolder:
         """The folder of an existing run, complete or not.
 

@@ -14,6 +14,7 @@ import keras
 from tlkit.cluster import find_cluster, is_chief
 from tlkit.config import RunConfig, dump, to_yaml
 from tlkit.data import changed_files_told
+from tlkit.errors import ConfigError
 from tlkit.exchange import lost_workers_told
 from tlkit.preprocessing import TextPreprocessing
 from tlkit.progress import make_console
@@ -29,7 +30,7 @@ from tlkit.workflows.export import export_run
 from tlkit.workflows.objects import PythonObjects
 from tlkit.workflows.outputs import Outputs, evaluate_examples, model_function, save_outputs
 from tlkit.workflows.prepare import Prepared, prepare
-from tlkit.workflows.resume import Stopped, asked_for, find_folder, read_stopped
+from tlkit.workflows.resume import Stopped, asked_for, read_stopped
 from tlkit.workflows.run import Run, load_run
 from tlkit.workflows.saved_models import copy_saved_models
 from tlkit.workflows.workers import meet_at_end, only_chief_writes
@@ -70,7 +71,9 @@ def run_finetune(
 
 def _finetune(config: RunConfig, overwrite: bool, objects: PythonObjects, resume: bool) -> Run:
     started = time.perf_counter()
-    found, stopped = find_folder(config) if resume else None, None
+    if resume and config.out is None:
+        raise ConfigError("--resume goes on with the run in a folder: name it with --out RUN.")
+    found, stopped = RunFolder.find(config.out) if resume and config.out else None, None
     if found is None:
         RunFolder.require_free(config.out, overwrite)
     with ExitStack() as stack:

@@ -11,7 +11,6 @@ import pandas as pd
 
 from tlkit.config import RunConfig, dump, load_config
 from tlkit.errors import ConfigError, DataError, StorageError
-from tlkit.places import require_local
 from tlkit.progress import make_console
 from tlkit.results import RunFolder, Saves
 from tlkit.results.folder import read_json
@@ -19,7 +18,7 @@ from tlkit.workflows.objects import PYTHON_MODEL, PythonObjects
 from tlkit.workflows.prepare import Prepared
 
 # What has no part in how a run learns.
-MAY_CHANGE = ("out", "trust", "training.save_every", "cache.limit")
+MAY_CHANGE = ("out", "trust", "data.source", "training.save_every", "cache.limit")
 EPOCHS = "training.epochs"
 SAME = ("id", "split", "label")
 
@@ -58,26 +57,11 @@ class Stopped:
         )
 
 
-def find_folder(config: RunConfig) -> RunFolder | None:
-    """The folder `config.out` of a run to go on with; None where there is nothing yet.
-
-    Raises:
-        ConfigError: No folder is named, it is an address, or what is there is not a run.
-    """
-    if config.out is None:
-        raise ConfigError("--resume goes on with the run in a folder: name it with --out RUN.")
-    require_local(config.out, "A run folder")
-    path = Path(config.out).expanduser()
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return None
-    return RunFolder.open(path)
-
-
 def read_stopped(folder: RunFolder, config: RunConfig, objects: PythonObjects) -> Stopped:
     """The run in a folder. To be read while the folder is locked, or complete.
 
     Args:
-        folder: From `find_folder`.
+        folder: From `RunFolder.find`.
         config: What was asked for now. What it leaves open is as the run has it.
         objects: Python objects, which the run has to be given again.
 
@@ -86,7 +70,7 @@ def read_stopped(folder: RunFolder, config: RunConfig, objects: PythonObjects) -
         StorageError: No save of it can be read.
     """
     if not folder.asked.exists() and not folder.is_complete:
-        if folder.stages.exists() or folder.model.exists():
+        if folder.stages.exists():
             raise ConfigError(
                 f"The run in {folder.path} left no saves: an older version of tlkit wrote it, or its state/ "
                 "is gone. Start anew: --overwrite"

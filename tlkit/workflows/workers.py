@@ -16,9 +16,10 @@ from tlkit.cluster import find_cluster, is_chief
 from tlkit.config import RunConfig, dump
 from tlkit.data import Dataset
 from tlkit.devices import make_strategy
-from tlkit.errors import ConfigError, TrainingError
+from tlkit.errors import ConfigError, StorageError, TrainingError
 from tlkit.exchange import fingerprint, gather, gather_bytes, is_multi_worker
 from tlkit.progress import silenced
+from tlkit.results import RunFolder
 
 OWN = ("out", "trust")  # what each worker may have otherwise; also where its data is
 # What a run writes, and does not need to go on.
@@ -38,7 +39,7 @@ def only_chief_writes(config: RunConfig, overwrite: bool, resume: bool) -> Itera
         yield config, overwrite
     elif is_chief(config.strategy):
         if resume and config.out is not None:
-            send_folder(make_strategy(config.strategy), Path(config.out).expanduser())
+            send_folder(make_strategy(config.strategy), RunFolder.find(config.out))
         yield config, overwrite
     else:
         scratch = Path(tempfile.mkdtemp(prefix="tlkit-worker-"))
@@ -49,18 +50,28 @@ def only_chief_writes(config: RunConfig, overwrite: bool, resume: bool) -> Itera
             yield config.model_copy(update={"out": str(scratch / "run")}), False
 
 
-def send_folder(strategy: tf.distribute.Strategy, folder: Path) -> None:
-    """Give the other workers what a run needs to go on: nothing, where there is no run yet."""
-    files = [
-        (str(file.relative_to(folder)), file.stat().st_size)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not NOT_SENT.intersection(file.relative_to(folder).parts)
-    ]
-    gather_bytes(strategy, json.dumps(files).encode())
-    for name, size in files:
-        with (folder / name).open("rb") as file:
-            for _ in range(0, size, SENT_AT_ONCE):
-                gather_bytes(strategy, file.read(SENT_AT_ONCE))
+def send_folder(strategy: tf.distribute.Strategy, run: RunFolder | None) -> None:
+    """Give the other workers what a run needs to go on: nothing, where there is no run yet.
+
+    Raises:
+        StorageError: A file of it cannot be read.
+    """
+    if run is None:
+        gather_bytes(strategy, b"[]")
+        return
+    try:
+        files = [
+            (str(file.relative_to(run.path)), file.stat().st_size)
+            for file in sorted(run.path.rglob("*"))
+            if file.is_file() and not NOT_SENT.intersection(file.relative_to(run.path).parts)
+        ]
+        gather_bytes(strategy, json.dumps(files).encode())
+        for name, size in files:
+            with (run.path / name).open("rb") as file:
+                for _ in range(0, size, SENT_AT_ONCE):
+                    gather_bytes(strategy, file.read(SENT_AT_ONCE))
+    except OSError as error:
+        raise StorageError(f"Cannot read {error.filename or run.path}: {error.strerror}.") from None
 
 
 def receive_folder(strategy: tf.distribute.Strategy, folder: Path) -> None:

@@ -63,7 +63,8 @@ class SaveProgress(keras.callbacks.Callback):
         self.steps = 0
         self.metrics: Copies | None = None
         self.saved_at = time.monotonic()
-        self.agreement = Agreement(state.run.strategy, saving.stop)
+        # Steps of validation are faster, and tell nothing about when to ask in training.
+        self.training, self.validation = (Agreement(state.run.strategy, saving.stop) for _ in range(2))
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.saving.stop.waits = True
@@ -74,18 +75,18 @@ class SaveProgress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.steps += 1
         is_last = batch + 1 == self.params["steps"]
-        stops, time_is_up = self.agreement.after_step(self._time_is_up())
-        is_due = time_is_up or (self.every_steps is not None and self.steps >= self.every_steps)
-        if stops or (is_due and not is_last):
+        agreed = self.training.after_step(self._time_is_up())
+        is_due = agreed.time_is_up or (self.every_steps is not None and self.steps >= self.every_steps)
+        if agreed.stops or (is_due and not is_last):
             self._save(Position(self.epoch, batch + 1))
-        if stops:
+        if agreed.stops:
             self.saving.stop.obey()
 
     def on_test_begin(self, logs: Any = None) -> None:
         self.metrics = self.state.read_metrics()  # of the epoch: validation sets them back
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self.agreement.after_step(time_is_up=False)[0]:
+        if self.validation.after_step().stops:
             self._save(Position(self.epoch, self.params["steps"]))
             self.saving.stop.obey()
 
@@ -93,9 +94,11 @@ class SaveProgress(keras.callbacks.Callback):
         self.metrics = None
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        ended = self.model.stop_training or epoch + 1 == self.params["epochs"]
-        self._save(Position(epoch + 1, 0, bool(ended), self.model.goes_on))
-        if self.agreement.ask()[0]:
+        agreed = self.training.ask(ends=bool(self.model.stop_training))
+        self.model.stop_training = agreed.ends
+        ended = agreed.ends or epoch + 1 == self.params["epochs"]
+        self._save(Position(epoch + 1, 0, ended, self.model.goes_on))
+        if agreed.stops:
             self.saving.stop.obey()
 
     def _time_is_up(self) -> bool:
