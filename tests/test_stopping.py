@@ -31,6 +31,16 @@ def test_a_signal_waits_for_whoever_looks_and_the_second_one_does_not():
             send(signal.SIGINT)
 
 
+def test_a_signal_of_ones_own_after_that_of_another_process_still_waits():
+    stop = Stop()
+    stop.waits = True
+    stop.follow(signal.SIGTERM)
+    assert stop.is_asked
+    stop.ask(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        stop.ask(signal.SIGTERM)
+
+
 def test_a_signal_cuts_in_where_nobody_looks():
     stop = Stop()
     with stopped_by_signals(stop), pytest.raises(SystemExit) as ended:
