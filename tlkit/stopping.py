@@ -25,22 +25,19 @@ class Stop:
     def __init__(self) -> None:
         self.waits = False
         self.signal: int | None = None
-        self._has_heard = False
+        self._was_pressed = False
 
     @property
     def is_asked(self) -> bool:
         return self.signal is not None
 
     def ask(self, number: int) -> None:
-        """A signal has come. The second one ends the run where it is."""
-        is_second = self._has_heard
-        self.signal, self._has_heard = number, True
+        """A signal has come. A second Ctrl-C ends the run where it is; not a second SIGTERM, because machines
+        send it to a whole group, and whoever started the process passes it on."""
+        is_second = number == signal.SIGINT and self._was_pressed
+        self.signal, self._was_pressed = number, self._was_pressed or number == signal.SIGINT
         if is_second or not self.waits:
             self.obey()
-
-    def follow(self, number: int) -> None:
-        """Another process of the run has had a signal; the first of one's own is still the first."""
-        self.signal = self.signal or number
 
     def obey(self) -> None:
         """Raise KeyboardInterrupt after Ctrl-C, and SystemExit (143) after SIGTERM."""

@@ -42,6 +42,13 @@ def changed_files_told(dataset: Dataset) -> Iterator[None]:
     them. Any other of its errors stays as it is."""
     try:
         yield
+    except (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.ResourceExhaustedError,
+    ):
+        raise  # another worker is gone, or memory: to read all files would take long, and tell nothing
     except tf.errors.OpError:
         changed = _find_changed(dataset)
         if not changed:

@@ -60,21 +60,25 @@ class Saves:
         self._keep_last()
 
     def read(self) -> tuple[Any, list[str]]:
-        """The tree of the newest save that is whole (None: there is none), and why newer ones are not.
+        """The tree of the newest save that is whole (None: there is none), and why newer ones, which are
+        removed then, are not.
 
         Raises:
             StorageError: A file cannot be read now.
             ConfigError: Another version of tlkit wrote it.
         """
-        damaged: list[str] = []
+        damaged: dict[int, str] = {}
         for number in reversed(self._numbers("json")):
             try:
-                return self._read(number), damaged
+                tree = self._read(number)
+                for worse in damaged:  # it would count as one of those that are kept
+                    self._remove(worse)
+                return tree, list(damaged.values())
             except _Damaged as error:
-                damaged.append(f"{self._file(number, 'json')} is damaged: {error}")
+                damaged[number] = f"{self._file(number, 'json')} is damaged: {error}"
             except OSError as error:  # it may be whole, and readable tomorrow
                 raise StorageError(f"Cannot read {self._file(number, 'json')}: {error.strerror}.") from None
-        return None, damaged
+        return None, list(damaged.values())
 
     def clear(self) -> None:
         """Remove all of them."""

@@ -6,6 +6,7 @@ from tlkit.plans import Stage
 from tlkit.training.cache.boundary import Parts
 from tlkit.training.compute.precision import Casting, Setting, backbone_layers
 from tlkit.training.optimizing.optimizer import make_optimizer
+from tlkit.training.optimizing.schedules import SETTABLE, schedule_of, warmup_share
 from tlkit.training.optimizing.stage_optimizers import LossScale
 from tlkit.training.optimizing.state import OptimizerState
 from tlkit.training.trainable import Trainable
@@ -60,8 +61,10 @@ def steps_at_once(run: Trainable, stage: Stage) -> int:
     """How many steps of a stage run without coming back to Python: on a TPU, which would wait, several.
 
     It is a number that divides an epoch, because Keras does not stop at the end of one. One after the other
-    where the plan looks at the weights within an epoch.
+    where the plan looks at the weights within an epoch, or a rate that Python sets rises from step to step.
     """
-    if not run.on_tpu or stage.auto_freeze is not None:
+    schedule = schedule_of(stage, run.training)
+    rises = schedule in SETTABLE and warmup_share(schedule, run.training.warmup) > 0
+    if not run.on_tpu or stage.auto_freeze is not None or rises:
         return 1
     return next(count for count in range(MOST_AT_ONCE, 0, -1) if run.steps_per_epoch % count == 0)

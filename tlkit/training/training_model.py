@@ -6,6 +6,7 @@ Keras 3.15.1) is used here alone.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -86,8 +87,8 @@ class TrainingModel(MultiWorkerFit):
 
     def _after(self, count: int, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """`step`, of which the first `count` calls do nothing."""
-        calls = itertools.count()
-        return lambda iterator: self.get_metrics_result() if next(calls) < count else step(iterator)
+        calls, metrics = itertools.count(), functools.cache(self.get_metrics_result)
+        return lambda iterator: metrics() if next(calls) < count else step(iterator)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         n_replicas = self.distribute_strategy.num_replicas_in_sync

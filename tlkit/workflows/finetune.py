@@ -119,7 +119,7 @@ def _train(prepared: Prepared, stopped: Stopped, stop: Stop, objects: PythonObje
         folder.complete(
             Result(metrics, tuple(trained.records), seconds, environment(), tuple(trained.resumed))
         )
-    meet_at_end(trainable.strategy)
+    meet_at_end(trainable.strategy, is_chief(prepared.config.strategy))
     return load_run(folder.path).holding(trainable.model)
 
 

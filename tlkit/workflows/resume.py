@@ -82,9 +82,10 @@ def read_stopped(folder: RunFolder, config: RunConfig, objects: PythonObjects) -
             f"received {', '.join(objects.names) or 'none'}. Pass the same ones to "
             "tlkit.finetune(…, resume=True)."
         )
-    asked = read_json(folder.asked) if folder.asked.exists() else {}
-    epochs = _require_same(config, own, asked, folder)
-    if epochs is not None and folder.is_complete:
+    if folder.is_complete and (config.training.epochs or 0) <= (own.training.epochs or 0):
+        return Stopped(folder, own, None)
+    epochs = None if folder.is_complete else _require_same(config, own, read_json(folder.asked), folder)
+    if folder.is_complete:
         raise ConfigError(
             f"The run in {folder.path} is complete, and its saves are gone. To train its model further: "
             f"--backbone {folder.path}, with another --out"

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import tensorflow as tf
@@ -20,6 +20,7 @@ from tlkit.errors import ConfigError, StorageError, TrainingError
 from tlkit.exchange import fingerprint, gather, gather_bytes, is_multi_worker
 from tlkit.progress import silenced
 from tlkit.results import RunFolder
+from tlkit.results.writing import storage_error
 
 OWN = ("out", "trust")  # what each worker may have otherwise; also where its data is
 # What a run writes, and does not need to go on.
@@ -37,16 +38,20 @@ def only_chief_writes(config: RunConfig, overwrite: bool, resume: bool) -> Itera
     """
     if find_cluster(config.strategy) is None:
         yield config, overwrite
-    elif is_chief(config.strategy):
+        return
+    strategy = make_strategy(config.strategy)
+    if len({tuple(each) for each in gather(strategy, [resume, config.out is not None])}) > 1:
+        raise ConfigError("Only some of the workers were given --resume, or --out. Start all of them alike.")
+    if is_chief(config.strategy):
         if resume and config.out is not None:
-            send_folder(make_strategy(config.strategy), RunFolder.find(config.out))
+            send_folder(strategy, RunFolder.find(config.out))
         yield config, overwrite
     else:
         scratch = Path(tempfile.mkdtemp(prefix="tlkit-worker-"))
         atexit.register(shutil.rmtree, scratch, ignore_errors=True)
         with silenced():
             if resume and config.out is not None:
-                receive_folder(make_strategy(config.strategy), scratch / "run")
+                receive_folder(strategy, scratch / "run")
             yield config.model_copy(update={"out": str(scratch / "run")}), False
 
 
@@ -59,11 +64,12 @@ def send_folder(strategy: tf.distribute.Strategy, run: RunFolder | None) -> None
     if run is None:
         gather_bytes(strategy, b"[]")
         return
+    not_sent = NOT_SENT - ({"model.keras"} if run.is_complete else set())
     try:
         files = [
             (str(file.relative_to(run.path)), file.stat().st_size)
             for file in sorted(run.path.rglob("*"))
-            if file.is_file() and not NOT_SENT.intersection(file.relative_to(run.path).parts)
+            if file.is_file() and not not_sent.intersection(file.relative_to(run.path).parts)
         ]
         gather_bytes(strategy, json.dumps(files).encode())
         for name, size in files:
@@ -75,12 +81,19 @@ def send_folder(strategy: tf.distribute.Strategy, run: RunFolder | None) -> None
 
 
 def receive_folder(strategy: tf.distribute.Strategy, folder: Path) -> None:
-    """Write down what the chief sends."""
-    for name, size in json.loads(gather_bytes(strategy, b"")[0]):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("wb") as file:
-            for _ in range(0, size, SENT_AT_ONCE):
-                file.write(gather_bytes(strategy, b"")[0])
+    """Write down what the chief sends.
+
+    Raises:
+        StorageError: There is no room for it.
+    """
+    try:
+        for name, size in json.loads(gather_bytes(strategy, b"")[0]):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with (folder / name).open("wb") as file:
+                for _ in range(0, size, SENT_AT_ONCE):
+                    file.write(gather_bytes(strategy, b"")[0])
+    except OSError as error:
+        raise storage_error(folder, error) from error
 
 
 def require_same_start(strategy: tf.distribute.Strategy, config: RunConfig, dataset: Dataset) -> None:
@@ -102,7 +115,13 @@ def require_same_start(strategy: tf.distribute.Strategy, config: RunConfig, data
             )
 
 
-def meet_at_end(strategy: tf.distribute.Strategy) -> None:
-    """Wait for the other workers, as far as they are there: who leaves takes the connections along."""
-    with suppress(TrainingError):
+def meet_at_end(strategy: tf.distribute.Strategy, is_chief: bool) -> None:
+    """Wait for the other workers: who leaves takes the connections along.
+
+    Raises:
+        TrainingError: The chief, which evaluates and exports, did not come to its end.
+    """
+    with suppress(TrainingError) if is_chief else nullcontext():
+        gather(strategy, 0)
+    with suppress(TrainingError):  # so that nobody leaves while another one still waits above
         gather(strategy, 0)

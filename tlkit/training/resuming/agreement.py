@@ -56,7 +56,7 @@ class Agreement:
         own = (self.stop.signal or 0, time_is_up, ends, min(APART * speed, 1e6))
         signals, up, ending, steps = gather(self.strategy, own).T
         if any(signals):
-            self.stop.follow(int(max(signals)))
+            self.stop.signal = int(max(signals))
         self.steps, self.until_next, self.asked_at = 0, max(1, int(steps[0])), now
         # Not what was asked for since: the others do not know of it.
         return Agreed(bool(any(signals)), bool(up[0]), bool(any(ending)))

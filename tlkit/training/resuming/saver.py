@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from tlkit.errors import ConfigError
+from tlkit.exchange import place_of_worker
 from tlkit.results import Saves
 from tlkit.stopping import Stop
 from tlkit.training.cache.choice import CacheChoice
@@ -63,6 +64,7 @@ class SaveProgress(keras.callbacks.Callback):
         self.steps = 0
         self.metrics: Copies | None = None
         self.saved_at = time.monotonic()
+        self.writes = place_of_worker(state.run.strategy)[0] == 0
         # Steps of validation are faster, and tell nothing about when to ask in training.
         self.training, self.validation = (Agreement(state.run.strategy, saving.stop) for _ in range(2))
 
@@ -106,7 +108,9 @@ class SaveProgress(keras.callbacks.Callback):
 
     def _save(self, position: Position) -> None:
         self.check()
-        self.saving.saves.write(self.state.take(position, self.metrics))
+        tree = self.state.take(position, self.metrics)
+        if self.writes:  # of several workers the first: on a resume it sends the others what it wrote
+            self.saving.saves.write(tree)
         self.steps, self.saved_at = 0, time.monotonic()
 
 
