@@ -39,20 +39,24 @@ def only_chief_writes(config: RunConfig, overwrite: bool, resume: bool) -> Itera
     if find_cluster(config.strategy) is None:
         yield config, overwrite
         return
-    strategy = make_strategy(config.strategy)
-    if len({tuple(each) for each in gather(strategy, [resume, config.out is not None])}) > 1:
-        raise ConfigError("Only some of the workers were given --resume, or --out. Start all of them alike.")
-    if is_chief(config.strategy):
-        if resume and config.out is not None:
-            send_folder(strategy, RunFolder.find(config.out))
-        yield config, overwrite
-    else:
+    chief = is_chief(config.strategy)
+    with nullcontext() if chief else silenced():
+        strategy = make_strategy(config.strategy)
+        if len({tuple(each) for each in gather(strategy, [resume, config.out is not None])}) > 1:
+            raise ConfigError(
+                "Only some of the workers were given --resume, or --out. Start all of them alike."
+            )
+        goes_on = resume and config.out is not None
+        if chief:
+            if goes_on:
+                send_folder(strategy, RunFolder.find(str(config.out)))
+            yield config, overwrite
+            return
         scratch = Path(tempfile.mkdtemp(prefix="tlkit-worker-"))
         atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-        with silenced():
-            if resume and config.out is not None:
-                receive_folder(strategy, scratch / "run")
-            yield config.model_copy(update={"out": str(scratch / "run")}), False
+        if goes_on:
+            receive_folder(strategy, scratch / "run")
+        yield config.model_copy(update={"out": str(scratch / "run")}), False
 
 
 def send_folder(strategy: tf.distribute.Strategy, run: RunFolder | None) -> None:
