@@ -64,7 +64,7 @@ def test_finetune_prints_one_document_and_no_noise(
     run: Path, finished: subprocess.CompletedProcess[str]
 ) -> None:
     result = json.loads(finished.stdout)
-    assert set(result) == {"run", "export", "metrics", "stages", "seconds", "environment"}
+    assert set(result) == {"run", "export", "metrics", "stages", "seconds", "environment", "resumed"}
     assert 0 <= result["metrics"]["test"]["accuracy"] <= 1
     assert Path(result["export"], "saved_model.pb").is_file()
     assert "accuracy" in finished.stderr  # progress

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+import tlkit
 from tlkit import launching
 from tlkit.cli import main
 from tlkit.errors import ConfigError
@@ -422,7 +423,8 @@ def test_launch_starts_tlkit_with_the_same_python(monkeypatch: pytest.MonkeyPatc
     assert received["command"] == [sys.executable, "-P", "-m", "tlkit", *arguments]
     assert received["restart_command"] == [*received["command"], "--resume"]
     assert (received["workers"], received["restarts"], received["log"]) == (1, 3, sys.stderr)
-    assert str(ROOT) in received["environment"]["PYTHONPATH"].split(os.pathsep)
+    here = str(Path(tlkit.__file__).parents[1])  # of the repository, or of what pip installed
+    assert here in received["environment"]["PYTHONPATH"].split(os.pathsep)
 
 
 def test_launch_joins_the_lines_of_real_workers(
