@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tlkit.config import Columns, DataConfig, PreprocessingConfig, Split, load_config
+from tlkit.config import Columns, DataConfig, Split, load_config
 from tlkit.data import Dataset, check, load, longest_side, make_pipeline, modality_of
 from tlkit.data.elsewhere import brought_here
 from tlkit.data.record_files import compression_of, find_record_files
@@ -25,14 +25,13 @@ from tlkit.data.records import Records
 from tlkit.data.sources import read_rows
 from tlkit.data.text_sources import read_text_rows
 from tlkit.errors import DataCheckError, DataError
-from tlkit.preprocessing import ImagePreprocessing, make_preprocessing
+from tlkit.preprocessing import ImagePreprocessing
 from tlkit.workflows.export import _pictures
 from tlkit.workflows.rank_examples import draw_examples, write_pictures
 from tlkit.zoo.datasets import stored_datasets
-from tlkit.zoo.entry import ImageInput
 
 from conftest import make_pictures
-from record_files import examples_of, write_file
+from record_files import examples_of, small_preprocessing, write_file, write_three_files
 
 SIZE = 16
 PNG = tf.io.encode_png(tf.zeros((4, 6, 3), tf.uint8)).numpy()
@@ -50,8 +49,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def preprocessing() -> ImagePreprocessing:
-    spec = PreprocessingConfig(image_size=SIZE, augment="none")
-    return make_preprocessing(ImageInput(image_size=SIZE, min_image_size=8), spec)
+    return small_preprocessing(SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +60,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def records(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same pictures, in three files."""
-    folder, examples = tmp_path_factory.mktemp("records") / "photos", examples_of(photos)
-    for number in range(3):
-        write_file(folder / f"all-0000{number}-of-00003.tfrecord", examples[12 * number : 12 * number + 12])
-    return folder
+    return write_three_files(tmp_path_factory.mktemp("records") / "photos", photos)
 
 
 def load_pictures(source: Any, preprocessing: ImagePreprocessing, **options: Any) -> Dataset:

@@ -14,18 +14,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tlkit.config import Columns, DataConfig, PreprocessingConfig
+from tlkit.config import Columns, DataConfig
 from tlkit.data import Dataset, load, modality_of
 from tlkit.data.elsewhere import brought_here
 from tlkit.data.sources import read_rows
 from tlkit.data.text_sources import read_text_rows
 from tlkit.errors import ConfigError, DataError, FetchError
-from tlkit.preprocessing import make_preprocessing
 from tlkit.zoo.datasets import stored_datasets
-from tlkit.zoo.entry import ImageInput
 
 from conftest import make_pictures
-from record_files import examples_of, write_file
+from record_files import examples_of, small_preprocessing, write_file
 
 NAMES = ["blue", "green", "red"]
 
@@ -46,8 +44,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load_pictures(source: Any) -> Dataset:
-    spec = PreprocessingConfig(image_size=16, augment="none")
-    preprocessing = make_preprocessing(ImageInput(image_size=16, min_image_size=8), spec)
+    preprocessing = small_preprocessing(16)
     return load(DataConfig(), "classify", seed=0, preprocessing=preprocessing, source=source)
 
 

@@ -18,19 +18,18 @@ import pytest
 import tensorflow as tf
 from test_resume_processes import DIES, PLACES, arguments, assert_same, finish, start
 
-from tlkit.config import DataConfig, PreprocessingConfig, load_config
+from tlkit.config import DataConfig, load_config
 from tlkit.data import Examples, load, make_pipeline
 from tlkit.data.batches import Share
 from tlkit.data.pipeline import WHOLE
 from tlkit.data.record_writer import write_records
 from tlkit.errors import DataError
-from tlkit.preprocessing import ImagePreprocessing, make_preprocessing
+from tlkit.preprocessing import ImagePreprocessing
 from tlkit.results import RunFolder, write_csv
 from tlkit.workflows.resume import Stopped
-from tlkit.zoo.entry import ImageInput
 
 from conftest import make_pictures
-from record_files import examples_of, write_file
+from record_files import examples_of, small_preprocessing, write_file, write_three_files
 from worker_processes import run_workers, succeeded
 
 SIZE = 16
@@ -40,8 +39,7 @@ needs_proc = pytest.mark.skipif(not (PROC / "io").exists(), reason="Linux counts
 
 @pytest.fixture(scope="module")
 def preprocessing() -> ImagePreprocessing:
-    spec = PreprocessingConfig(image_size=SIZE, augment="none")
-    return make_preprocessing(ImageInput(image_size=SIZE, min_image_size=8), spec)
+    return small_preprocessing(SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +50,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def records(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same pictures, in three files."""
-    folder, examples = tmp_path_factory.mktemp("records") / "photos", examples_of(photos)
-    for number in range(3):
-        write_file(folder / f"all-0000{number}-of-00003.tfrecord", examples[12 * number : 12 * number + 12])
-    return folder
+    return write_three_files(tmp_path_factory.mktemp("records") / "photos", photos)
 
 
 def noise(side: int, seed: int = 0) -> bytes:

@@ -12,8 +12,9 @@ from typing import Any
 
 from tlkit.errors import StorageError
 from tlkit.features.table import ABOUT
-from tlkit.features.users import is_used, remove_unused
+from tlkit.features.users import remove_unused
 from tlkit.zoo.cache import home
+from tlkit.zoo.users import is_used
 
 
 @dataclass(frozen=True)

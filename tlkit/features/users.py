@@ -10,7 +10,8 @@ from pathlib import Path
 
 import filelock
 
-USERS = "users"
+from tlkit.zoo.users import USERS, is_used
+
 _ENTRANCE = ".lock"  # beside the tables, because it has to outlive them; held for moments
 
 
@@ -33,11 +34,6 @@ def unregister(user: filelock.BaseFileLock) -> None:
         Path(user.lock_file).unlink()
 
 
-def is_used(folder: Path) -> bool:
-    """Whether a process has the table open. The lock of one that died is free."""
-    return any(not _is_free(lock) for lock in (folder / USERS).glob("*"))
-
-
 def remove_unused(folder: Path) -> bool:
     """Remove a table's folder, unless a process has it open. Whether it is gone."""
     with suppress(OSError), _entrance(folder):
@@ -48,11 +44,3 @@ def remove_unused(folder: Path) -> bool:
 
 def _entrance(folder: Path) -> filelock.BaseFileLock:
     return filelock.FileLock(folder.with_name(_ENTRANCE))
-
-
-def _is_free(lock: Path) -> bool:
-    try:
-        with filelock.FileLock(lock, timeout=0):
-            return True
-    except (filelock.Timeout, OSError):
-        return False

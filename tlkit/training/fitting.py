@@ -106,8 +106,8 @@ class Fit:
             if self.saving is not None:
                 self.saving.stop.waits = False
             display.progress.stop()  # Keras ends only what ended well
-        if self.saving is not None and self.saving.stop.is_asked:  # since the last save, that of the end
-            self.saving.stop.obey()
+        if self.saving is not None:
+            self.saving.stop.obey()  # what was asked for since the last save, that of the end
         table = pd.DataFrame(history.history)
         table.insert(0, "epoch", range(1, len(table) + 1))
         table.insert(0, "stage", stage.name)

@@ -76,20 +76,20 @@ def read_stopped(folder: RunFolder, config: RunConfig, objects: PythonObjects) -
             )
         return Stopped(folder, config, None)  # it stopped before it had begun
     own = load_config(folder.config).config
-    if own.python != objects.names and not folder.is_complete:
+    if folder.is_complete:
+        if (config.training.epochs or 0) > (own.training.epochs or 0):
+            raise ConfigError(
+                f"The run in {folder.path} is complete, and its saves are gone. To train its model further: "
+                f"--backbone {folder.path}, with another --out"
+            )
+        return Stopped(folder, own, None)
+    if own.python != objects.names:
         raise ConfigError(
             f"The run in {folder.path} was begun with Python objects ({', '.join(own.python) or 'none'}), "
             f"received {', '.join(objects.names) or 'none'}. Pass the same ones to "
             "tlkit.finetune(…, resume=True)."
         )
-    if folder.is_complete and (config.training.epochs or 0) <= (own.training.epochs or 0):
-        return Stopped(folder, own, None)
-    epochs = None if folder.is_complete else _require_same(config, own, read_json(folder.asked), folder)
-    if folder.is_complete:
-        raise ConfigError(
-            f"The run in {folder.path} is complete, and its saves are gone. To train its model further: "
-            f"--backbone {folder.path}, with another --out"
-        )
+    epochs = _require_same(config, own, read_json(folder.asked), folder)
     now = asked_for(config)
     changed = {key: now[key] for key in MAY_CHANGE if key in now}
     if epochs is not None:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.zoo.cache import home, storage_errors
+from tlkit.zoo.users import USERS, is_free, is_used
 
-ABOUT, USERS = "about.json", "users"
+ABOUT = "about.json"
 _KEY_DIGITS = 24
 _QUIET_SECONDS = 2.0
 
@@ -41,7 +42,7 @@ class StoredDataset:
     @property
     def in_use(self) -> bool:
         """Whether a process reads it."""
-        return any(not _is_free(lock) for lock in (self.path / USERS).glob("*"))
+        return is_used(self.path)
 
 
 def datasets_folder() -> Path:
@@ -131,7 +132,7 @@ def hold(place: Path) -> Any:
     users = place / USERS
     users.mkdir(exist_ok=True)
     for other in users.glob("*"):
-        if _is_free(other):  # of a process that has ended
+        if is_free(other):  # of a process that has ended
             other.unlink(missing_ok=True)
     lock = filelock.FileLock(users / f"{os.getpid()}-{secrets.token_hex(4)}", thread_local=False)
     lock.acquire()
@@ -193,13 +194,3 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _lock_of(key: str) -> Path:
     return datasets_folder() / f".{key}.lock"
-
-
-def _is_free(lock: Path) -> bool:
-    import filelock
-
-    try:
-        with filelock.FileLock(lock, timeout=0):
-            return True
-    except (filelock.Timeout, OSError):
-        return False
