@@ -1,6 +1,6 @@
 """Processes that are killed, told to end or interrupted, and what goes on afterwards.
 
-The long one, on its own: pytest -m slow tests/test_resume_processes.py
+The long one, on its own, with where it killed: pytest -m slow -s tests/test_resume_processes.py
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -138,20 +139,39 @@ def test_twenty_five_kills_at_random_moments(data, request, tmp_path):
     finish(arguments(source, tmp_path / "whole"), tmp_path / "home_a")
     seconds = time.monotonic() - started
     out, home, draw = tmp_path / "killed", tmp_path / "home_b", random.Random(0)
-    kills = 0
-    while kills < 25:
+    runs, kills = 1, Counter[str]()
+    while kills.total() < 25:
         with start(arguments(source, out, "--resume"), home) as process:
             try:
                 process.communicate(timeout=draw.uniform(0.2, 1.0) * seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
-                kills += 1
+                process.wait()
+                kills[where(out, home)] += 1
             else:
                 assert process.returncode == 0
                 assert_same(out, tmp_path / "whole")
-                out = tmp_path / f"killed{kills}"  # it came to its end: the next one begins
+                runs += 1  # it came to its end: the next one begins, and stores its features, too
+                out, home = tmp_path / f"killed{runs}", tmp_path / f"home_b{runs}"
     finish(arguments(source, out, "--resume"), home)
     assert_same(out, tmp_path / "whole")
+    print(f"{data}: {kills.total()} kills in {runs} runs, each as the whole one: {dict(kills)}")
+
+
+def where(out, home):
+    """What a run did when it was killed, by what it had written."""
+    if not any((out / "state").glob("0*.json")):
+        return "while features are stored" if (home / "features").is_dir() else "before that"
+    for pattern, part in {
+        "state/.*.partial": "in a save",
+        ".export.*": "in the export",
+        "export/saved_model.pb": "after the export",
+        "outputs.npz": "before the export",
+        "model.keras": "in the evaluation",
+    }.items():
+        if any(out.glob(pattern)):
+            return part
+    return f"in stage {len(list((out / 'stages').glob('*.h5'))) + 1}"
 
 
 def test_sigterm_saves_and_ends_with_143_and_ctrl_c_with_130(photos, tmp_path):
