@@ -18,6 +18,7 @@ from tlkit.results import Saves
 from tlkit.training import Saving, train_stages
 from tlkit.training import stages as stage_loop
 from tlkit.training.resuming.saver import SaveProgress
+from tlkit.workflows.resume import _unlike
 
 from conftest import make_pictures
 
@@ -137,6 +138,27 @@ def test_a_complete_run_says_that_it_cannot_have_more_epochs(longer, capsys):
     for again in ({}, {"epochs": 4}):
         assert tlkit.finetune(out=longer[4], resume=True, **again).path == longer[4]
         assert "is complete: there is nothing to go on with" in capsys.readouterr().err
+
+
+def test_what_is_asked_of_a_complete_run_has_to_be_the_same(longer):
+    with pytest.raises(
+        ConfigError, match=r"goes on as it began: head.dropout is 0.3, not 0.4, seed is 0, not 99"
+    ):
+        tlkit.finetune(out=longer[4], resume=True, head={"dropout": 0.4}, seed=99)
+    with pytest.raises(ConfigError, match="plan.name is 'head_then_all', not 'lora'"):
+        tlkit.finetune(out=longer[4], resume=True, plan="lora")
+
+
+@pytest.mark.parametrize(
+    ("key", "asked", "line"),
+    [
+        ("plan.name", "head", "plan is a list of 2, not {'name': 'head'}"),
+        ("plan", [{"epochs": 2}, {"epochs": 3}], "plan[1].epochs is 2, not 3"),
+        ("seed", 3, "seed is 0, not 3"),
+    ],
+)
+def test_what_differs_is_told_by_its_key(key, asked, line):
+    assert list(_unlike(key, asked, {"plan": [{"epochs": 2}, {"epochs": 2}], "seed": 0})) == [line]
 
 
 def test_a_stage_that_becomes_longer_has_more_patience_too(tmp_path):

@@ -143,13 +143,13 @@ def test_twenty_five_kills_at_random_moments(data, request, tmp_path):
     while kills.total() < 25:
         with start(arguments(source, out, "--resume"), home) as process:
             try:
-                process.communicate(timeout=draw.uniform(0.2, 1.0) * seconds)
+                _, messages = process.communicate(timeout=draw.uniform(0.2, 1.0) * seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
                 kills[where(out, home)] += 1
             else:
-                assert process.returncode == 0
+                assert process.returncode == 0, messages
                 assert_same(out, tmp_path / "whole")
                 runs += 1  # it came to its end: the next one begins, and stores its features, too
                 out, home = tmp_path / f"killed{runs}", tmp_path / f"home_b{runs}"

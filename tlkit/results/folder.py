@@ -163,7 +163,7 @@ class RunFolder:
     @property
     def asked(self) -> Path:
         """What the config set that the run began with, by dotted path; the rest were defaults."""
-        return self.path / "state" / "asked.json"
+        return self.path / ".asked.json"
 
     @property
     def result(self) -> Path:

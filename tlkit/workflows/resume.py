@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,28 +69,28 @@ def read_stopped(folder: RunFolder, config: RunConfig, objects: PythonObjects) -
         ConfigError: Something is asked for that the run has otherwise; another version of tlkit saved it.
         StorageError: No save of it can be read.
     """
-    if not folder.asked.exists() and not folder.is_complete:
-        if folder.stages.exists():
-            raise ConfigError(
-                f"The run in {folder.path} left no saves: an older version of tlkit wrote it, or its state/ "
-                "is gone. Start anew: --overwrite"
-            )
-        return Stopped(folder, config, None)  # it stopped before it had begun
+    if not folder.asked.exists():
+        if folder.is_complete or not folder.stages.exists():  # or it stopped before it had begun
+            return Stopped(folder, config, None)
+        raise ConfigError(
+            f"The run in {folder.path} left no saves: an older version of tlkit wrote it. Start anew: "
+            "--overwrite"
+        )
     own = load_config(folder.config).config
-    if folder.is_complete:
-        if (config.training.epochs or 0) > (own.training.epochs or 0):
-            raise ConfigError(
-                f"The run in {folder.path} is complete, and its saves are gone. To train its model further: "
-                f"--backbone {folder.path}, with another --out"
-            )
-        return Stopped(folder, own, None)
-    if own.python != objects.names:
+    if own.python != objects.names and not folder.is_complete:
         raise ConfigError(
             f"The run in {folder.path} was begun with Python objects ({', '.join(own.python) or 'none'}), "
             f"received {', '.join(objects.names) or 'none'}. Pass the same ones to "
             "tlkit.finetune(…, resume=True)."
         )
     epochs = _require_same(config, own, read_json(folder.asked), folder)
+    if folder.is_complete:
+        if epochs is not None:
+            raise ConfigError(
+                f"The run in {folder.path} is complete, and its saves are gone. To train its model further: "
+                f"--backbone {folder.path}, with another --out"
+            )
+        return Stopped(folder, own, None)
     now = asked_for(config)
     changed = {key: now[key] for key in MAY_CHANGE if key in now}
     if epochs is not None:
@@ -125,21 +126,27 @@ def _require_same(config: RunConfig, own: RunConfig, before: dict[str, Any], fol
         key: value
         for key, value in now.items()
         if key not in MAY_CHANGE
-        and not _is_alike(value, before.get(key, resolved.get(key)))
-        and not _is_alike(value, resolved.get(key))
+        and any(_differences(key, value, before.get(key, resolved.get(key))))
+        and any(_differences(key, value, resolved.get(key)))
     }
     epochs: int | None = unlike.pop(EPOCHS, None)
     if epochs is not None and epochs < (own.training.epochs or 0):
         unlike[EPOCHS] = epochs
     if unlike:
-        differences = ", ".join(
-            f"{key} is {resolved.get(key)!r}, not {value!r}" for key, value in unlike.items()
-        )
+        found = [line for key, value in unlike.items() for line in _unlike(key, value, resolved)]
         raise ConfigError(
-            f"The run in {folder.path} goes on as it began: {differences}. Leave that out, or start anew in "
-            "another folder."
+            f"The run in {folder.path} goes on as it began: {', '.join(found)}. Leave that out, or start "
+            "anew in another folder."
         )
     return epochs
+
+
+def _unlike(key: str, asked: Any, resolved: dict[str, Any]) -> Iterator[str]:
+    """In words; a key below a list is told as what is not the list."""
+    while key not in resolved and "." in key:
+        key, _, last = key.rpartition(".")
+        asked = {last: asked}
+    return _differences(key, asked, resolved.get(key))
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -150,16 +157,24 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _is_alike(asked: Any, known: Any) -> bool:
-    """Whether what was asked for is what is known, which can say more: a stage of a list with its defaults,
+def _differences(key: str, asked: Any, known: Any) -> Iterator[str]:
+    """Where what was asked for is not what is known, which can say more: a stage of a list with its defaults,
     a model that Keras gave another number."""
-    if isinstance(asked, list) and isinstance(known, list):
-        return len(asked) == len(known) and all(map(_is_alike, asked, known))
-    if isinstance(asked, dict) and isinstance(known, dict):
-        return all(_is_alike(value, known.get(key)) for key, value in asked.items())
-    if isinstance(asked, str) and isinstance(known, str) and asked.startswith(PYTHON_MODEL):
-        return known.startswith(PYTHON_MODEL)
-    return bool(asked == known)
+    if isinstance(asked, list) and isinstance(known, list) and len(asked) == len(known):
+        for number, (one, other) in enumerate(zip(asked, known, strict=True)):
+            yield from _differences(f"{key}[{number}]", one, other)
+    elif isinstance(asked, dict) and isinstance(known, dict):
+        for name, value in asked.items():
+            yield from _differences(f"{key}.{name}", value, known.get(name))
+    elif isinstance(asked, str) and isinstance(known, str) and asked.startswith(PYTHON_MODEL):
+        if not known.startswith(PYTHON_MODEL):
+            yield f"{key} is {known!r}, not {asked!r}"
+    elif asked != known:
+        yield f"{key} is {_shown(known)}, not {_shown(asked)}"
+
+
+def _shown(value: Any) -> str:
+    return f"a list of {len(value)}" if isinstance(value, list) and value else repr(value)
 
 
 def _lengthen(saved: dict[str, Any], epochs: int) -> None:
