@@ -217,7 +217,7 @@ def test_the_image_is_not_run_as_root_and_keeps_its_cache_in_a_volume() -> None:
     (volume,) = all_of("VOLUME")
     assert f"--uid {user} " in " ".join(all_of("RUN"))
     assert f"TLKIT_HOME={volume}" in shlex.split(all_of("ENV")[0])
-    assert json.loads(all_of("ENTRYPOINT")[0]) == ["tlkit"]
+    assert json.loads(all_of("ENTRYPOINT")[0]) == ["tini", "--", "tlkit"]
     for pod in pods().values():
         assert pod["securityContext"]["runAsUser"] == int(user)
         assert volume in [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
