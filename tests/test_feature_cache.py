@@ -287,7 +287,10 @@ def test_what_workers_would_share_is_compared_with_what_each_of_them_stores(
     found, why = reason(run)
     assert found.replace("disk", "memory") == mode
     without = HEAD.epochs * 52 / workers
-    assert f"computed once in about 52 s and read in 0 s, where 3 epochs without would take {without:.0f} s" in why
+    assert (
+        f"computed once in about 52 s and read in 0 s, where 3 epochs without would take {without:.0f} s"
+        in why
+    )
 
 
 def test_a_number_of_views_does_not_depend_on_how_long_something_takes(monkeypatch):
