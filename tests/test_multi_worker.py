@@ -6,6 +6,7 @@ All of it, what is slow, too, and the figures of what is compared: pytest -m "" 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -342,6 +343,24 @@ except ConfigError as error:
 def test_a_strategy_that_comes_too_late_is_told():
     (ended,) = succeeded(run_workers([["-c", LATE]]))
     assert "has to be made before anything else of TensorFlow runs" in ended.out
+
+
+UNEQUAL = """
+import json, os, sys
+from tlkit import devices
+number = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+devices._count_devices = lambda strategy: 1 + number
+from tlkit.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_workers_with_different_numbers_of_devices_are_told_who_has_how_many(photos, tmp_path):
+    words = ["finetune", "--data", str(photos), *SMALL, "--out", str(tmp_path / "run")]
+    for ended in run_workers([["-c", UNEQUAL, *words]] * 2, seconds=60.0):
+        assert ended.code == 2, ended.err
+        assert re.search(r"and they differ: 1 at 127.0.0.1:\d+, 2 at 127.0.0.1:\d+\. Show", ended.err)
+    assert not (tmp_path / "run").exists()
 
 
 LOST = """
