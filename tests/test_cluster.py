@@ -183,6 +183,11 @@ def test_where_python_has_ipv6_and_the_machine_has_not_workers_listen(monkeypatc
     wait_for_workers(Cluster((*free_addresses(1),), 0), seconds=1)
 
 
+def test_a_name_that_no_host_can_have_is_told():
+    with pytest.raises(ConfigError, match=r"1 of 2 workers did not come within 0 s: host..0:2222. Are they"):
+        wait_for_workers(Cluster((*free_addresses(1), "host..0:2222"), 0), seconds=0)
+
+
 def test_a_port_that_is_taken_is_told():
     address, other = free_addresses(2)
     host, port = address.split(":")

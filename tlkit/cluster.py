@@ -225,7 +225,7 @@ def _answers(address: str) -> bool:
         with socket.create_connection(_split(address), timeout=ASK_SECONDS) as connection:
             # Where nobody listens at a local port, TCP may connect a socket with itself.
             return bool(connection.getsockname() != connection.getpeername())
-    except OSError:
+    except (OSError, UnicodeError):  # Python says the second of a name that no host can have
         return False
 
 
