@@ -92,12 +92,10 @@ def both(first: list[str], second: list[str]) -> list[Ended]:
     return run_workers([["-c", *first], ["-c", *second]])
 
 
-def dying(place: str, photos, out) -> list[str]:
-    module, name, count = (PLACES | OF_WORKERS)[place]
-    return [DIES, module, name, str(count), *options(photos, out, "--resume")]
-
-
-OF_WORKERS = {"batches evaluated, not shared": ("tlkit.workflows.outputs", "_of_all_workers", 1)}
+OF_WORKERS = {
+    "batches evaluated, not shared": ("tlkit.workflows.outputs", "_of_all_workers", 1),
+    "all but the result written": ("tlkit.results.folder", "write_json", 4),
+}
 KILLED = [
     ("between two steps", 1),
     ("arrays saved, the rest not", 0),
@@ -112,10 +110,15 @@ KILLED = [
             ("batches evaluated, not shared", 1),
             ("evaluation", 0),
             ("export", 0),
-            ("the very end", 0),
+            ("all but the result written", 0),
         ]
     ),
 ]
+
+
+def dying(place: str, photos, out) -> list[str]:
+    module, name, count = (PLACES | OF_WORKERS)[place]
+    return [DIES, module, name, str(count), *options(photos, out, "--resume")]
 
 
 @pytest.fixture(scope="module")
@@ -142,14 +145,26 @@ def test_two_workers_of_which_one_was_killed_end_as_those_that_were_not(
     assert ended[number].code == -signal.SIGKILL, ended[number].err
     other = ended[1 - number]
     assert other.code == 2, other.err
-    if number == 1:  # the other one speaks
-        assert other.err.count("Another worker stopped, and this one cannot go on without it") == 1
+    assert other.err.count("Another worker stopped, and this one cannot go on without it") == 1
     said = other.err.partition("Exception ignored in")[0]  # TensorFlow, at its exit
     assert "Traceback" not in said
     assert not (out / "result.json").exists()
     again = [f"{HOME_OF_ITS_OWN}{RUNS}", "finetune", "--out", str(out), "--resume"]
     succeeded(both(again, again))
     assert_same(out, whole)
+    resumed = json.loads((out / "result.json").read_text())["resumed"]
+    assert len(resumed) == (place != "features being stored"), "nothing is saved before"
+
+
+@pytest.mark.slow
+def test_where_the_chief_is_refused_the_others_end_soon(photos, tmp_path):
+    run = RunFolder.create(tmp_path / "run", "photos", "image_cnn")
+    words = [RUNS, *options(photos, run.path, "--resume")]
+    with run.locked():
+        chief, other = both(words, words)
+    assert (chief.code, other.code) == (2, 2)
+    assert f"{run.path} is in use: another run writes to it." in chief.err
+    assert other.err.count("Another worker stopped, and this one cannot go on without it") == 1
 
 
 def test_the_number_of_replicas_has_to_stay(photos, tmp_path):
