@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
@@ -82,6 +83,7 @@ def test_one_worker_is_a_cluster_only_where_it_is_asked_for(tf_config):
         ({"worker": "a:1"}, task("worker", 0), "worker: expected a list of host:port, received 'a:1'"),
         ({"worker": ["a"]}, task("worker", 0), "cluster.worker: expected host:port, received 'a'"),
         ({"worker": ["a:0"]}, task("worker", 0), "expected host:port, received 'a:0'"),
+        ({"worker": ["::1:2222"]}, task("worker", 0), "expected host:port, received '::1:2222'"),
         ({"worker": [1]}, task("worker", 0), "expected host:port, received 1"),
         ({"worker": ["a:1", "a:1"]}, task("worker", 0), "a:1 is there twice"),
         ({"chief": TWO}, task("chief", 0), "cluster.chief: expected one address, received 2"),
@@ -119,8 +121,20 @@ def test_what_runs_in_one_process_says_so(tf_config):
     require_alone("mirrored", "A dry run")
 
 
-def test_workers_that_wait_find_each_other():
-    addresses = tuple(free_addresses(3))
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", pytest.param("[::1]", marks=needs_ipv6)])
+def test_workers_that_wait_find_each_other(host):
+    addresses = tuple(f"{host}:{each.rpartition(':')[2]}" for each in free_addresses(3))
     failed = []
 
     def wait(number):
@@ -130,8 +144,9 @@ def test_workers_that_wait_find_each_other():
             failed.append(str(error))
             return
         # What TensorFlow does then: it listens itself, for as long as the run takes.
-        host, port = addresses[number].split(":")
-        servers[number] = socket.create_server((host, int(port)))
+        port = int(addresses[number].rpartition(":")[2])
+        family = socket.AF_INET6 if host == "[::1]" else socket.AF_INET
+        servers[number] = socket.create_server((host.strip("[]"), port), family=family)
 
     servers = {}
     threads = [threading.Thread(target=wait, args=(number,)) for number in range(3)]
@@ -153,6 +168,24 @@ def test_a_worker_that_never_comes_is_named():
         pytest.raises(ConfigError, match=f"1 of 3 workers did not come within 1 s: {addresses[2]}. Are they"),
     ):
         wait_for_workers(Cluster(tuple(addresses), 0), seconds=1)
+
+
+def test_where_python_has_ipv6_and_the_machine_has_not_workers_listen(monkeypatch):
+    create = socket.create_server
+
+    def without_ipv6(address, *, family=socket.AF_INET, **options):
+        if family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return create(address, family=family, **options)
+
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: True)
+    wait_for_workers(Cluster((*free_addresses(1),), 0), seconds=1)
+
+
+def test_a_name_that_no_host_can_have_is_told():
+    with pytest.raises(ConfigError, match=r"1 of 2 workers did not come within 0 s: host..0:2222. Are they"):
+        wait_for_workers(Cluster((*free_addresses(1), "host..0:2222"), 0), seconds=0)
 
 
 def test_a_port_that_is_taken_is_told():

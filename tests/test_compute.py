@@ -20,6 +20,7 @@ from tlkit.training.compiling import compile_stage
 from tlkit.training.compute import candidates as compute_candidates
 from tlkit.training.compute import choice as compute_choice
 from tlkit.training.compute import memory as compute_memory
+from tlkit.training.compute import trial as compute_trial
 from tlkit.training.compute.candidates import list_candidates
 from tlkit.training.compute.choice import Work, next_to_try, preview_compute
 from tlkit.training.compute.memory import key_of_stage, recall
@@ -251,6 +252,36 @@ def test_a_slow_setting_is_cut_off():
     batches = trial_batches(training_pipeline(run, ALL, Place(0, 1, 0)))
     found = measure(compile_stage(run, ALL, None), batches, limit=0.0)
     assert (found.problem, len(found.losses)) == ("slower", 3)
+
+
+@pytest.mark.parametrize("precision", ["auto", "mixed_bfloat16"])
+def test_what_is_wrong_with_the_data_is_not_the_fault_of_a_setting(precision, monkeypatch):
+    monkeypatch.setattr(compute_choice, "WORTH", math.inf)
+    run = frozen_run(precision=precision)
+
+    def read(batch):
+        raise FileNotFoundError("a.png is gone")
+
+    batches = tf.data.Dataset.range(9).map(lambda number: tf.py_function(read, [number], tf.float32))
+
+    def compile_with(setting):
+        return compile_stage(run, ALL, None, setting=setting)
+
+    with pytest.raises(tf.errors.OpError, match=r"a\.png is gone"):
+        compute_choice.choose_compute(run, ALL, None, batches, compile_with, reads_features=False)
+
+
+def test_a_worker_that_is_lost_is_not_the_fault_of_a_setting(monkeypatch):
+    run = frozen_run(precision="mixed_bfloat16")
+    monkeypatch.setattr(compute_trial, "is_multi_worker", lambda strategy: True)
+    model = compile_stage(run, ALL, None, setting=HALF)
+
+    def fit(*args, **kwargs):
+        raise tf.errors.UnavailableError(None, None, "Collective ops is aborted by: connection reset")
+
+    monkeypatch.setattr(model, "fit", fit)
+    with pytest.raises(TrainingError, match="Another worker stopped"):
+        measure(model, training_pipeline(run, ALL, Place(0, 1, 0)))
 
 
 # What is done where memory runs out

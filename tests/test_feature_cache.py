@@ -21,7 +21,7 @@ import tlkit
 from tlkit.backbones import load
 from tlkit.config import CacheConfig
 from tlkit.config.augment import RandomFlip, RandomRotation
-from tlkit.data import Manifest
+from tlkit.data import Manifest, Share
 from tlkit.errors import StorageError
 from tlkit.features import stored_tables
 from tlkit.features import table as feature_table
@@ -37,6 +37,7 @@ from tlkit.training.cache.boundary import divide
 from tlkit.training.cache.features import Features
 from tlkit.training.cache.stage import choose_stage_cache, divide_stage
 from tlkit.training.freeze import apply_freeze
+from tlkit.training.trainable import Trainable
 
 from conftest import make_pictures
 from small_models import small_backbone
@@ -267,6 +268,29 @@ def test_a_stage_that_cannot_or_need_not_store_features_says_why():
     mode, why = reason(cached_run(CacheConfig()), replace(HEAD, epochs=1))
     assert mode == "off"
     assert "would not pay" in why
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(("workers", "mode"), [(1, "memory"), (3, "off")])
+def test_what_workers_would_share_is_compared_with_what_each_of_them_stores(
+    workers, mode, deterministic, monkeypatch
+):
+    def measured(self, examples, views, below=None):
+        self.seconds = 1.0
+        return 1.0
+
+    monkeypatch.setattr(Features, "measure", measured)
+    monkeypatch.setattr(Trainable, "share", Share(0, 1, workers))
+    run = replace(cached_run(CacheConfig(views=1)), deterministic=deterministic)
+    assert reason(run)[0] == ("memory" if deterministic else "disk"), "how often an example is augmented"
+    run = replace(run, cache=CacheConfig())
+    found, why = reason(run)
+    assert found.replace("disk", "memory") == mode
+    without = HEAD.epochs * 52 / workers
+    assert (
+        f"computed once in about 52 s and read in 0 s, where 3 epochs without would take {without:.0f} s"
+        in why
+    )
 
 
 def test_a_number_of_views_does_not_depend_on_how_long_something_takes(monkeypatch):

@@ -6,11 +6,13 @@ All of it, what is slow, too, and the figures of what is compared: pytest -m "" 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,8 +21,14 @@ from test_feature_cache_tasks import make_texts
 from test_finetune_texts import BERT, animals, write_table
 
 import tlkit
+from tlkit.plans import Stage
+from tlkit.training.compiling import compile_stage
+from tlkit.training.multi_worker import WholeEpochs
+from tlkit.training.pipelines import training_pipeline
+from tlkit.training.trainable import Place
 
 from conftest import make_pictures
+from test_training import make_run
 from worker_processes import Ended, run_workers, succeeded
 
 TESTS = str(Path(__file__).parent)
@@ -342,6 +350,64 @@ except ConfigError as error:
 def test_a_strategy_that_comes_too_late_is_told():
     (ended,) = succeeded(run_workers([["-c", LATE]]))
     assert "has to be made before anything else of TensorFlow runs" in ended.out
+
+
+UNEQUAL = """
+import json, os, sys
+from tlkit import devices
+number = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+devices._count_devices = lambda strategy: 1 + number
+from tlkit.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_workers_with_different_numbers_of_devices_are_told_who_has_how_many(photos, tmp_path):
+    words = ["finetune", "--data", str(photos), *SMALL, "--out", str(tmp_path / "run")]
+    for ended in run_workers([["-c", UNEQUAL, *words]] * 2, seconds=60.0):
+        assert ended.code == 2, ended.err
+        assert re.search(r"and they differ: 1 at 127.0.0.1:\d+, 2 at 127.0.0.1:\d+\. Show", ended.err)
+    assert not (tmp_path / "run").exists()
+
+
+class StopAtSecondStep(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            self.model.stop_training = True
+
+
+@pytest.mark.parametrize(("whole", "steps"), [(False, 2), (True, 5)])
+def test_who_stops_in_the_middle_of_an_epoch_comes_to_its_end_where_others_take_part(whole, steps):
+    run, counted = make_run(), []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: counted.append(batch))
+    model = compile_stage(run, Stage("all", "all", 3, 0.01), None)
+    batches = training_pipeline(run, Stage("all", "all", 3, 0.01), Place(0, 1, 0))
+    callbacks = [*([WholeEpochs()] if whole else []), StopAtSecondStep(), count]
+    model.fit(batches, epochs=3, steps_per_epoch=5, callbacks=callbacks, shuffle=False, verbose=0)
+    assert len(counted) == steps
+
+
+STOPS_ALONE = """
+import sys
+import keras, tlkit
+from tlkit.cluster import is_chief
+
+class StopAlone(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1 and not is_chief("auto"):
+            self.model.stop_training = True
+
+tlkit.finetune(
+    sys.argv[1], "image_cnn", image_size=32, batch_size=4, epochs=5, callbacks=StopAlone(), plan="head",
+    out=sys.argv[2], export=False,
+)
+"""
+
+
+@pytest.mark.slow
+def test_a_stage_that_one_worker_ends_ends_for_all_after_the_epoch(photos, tmp_path):
+    succeeded(run_workers([["-c", STOPS_ALONE, str(photos), str(tmp_path / "run")]] * 2, seconds=120.0))
+    assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 1
 
 
 LOST = """

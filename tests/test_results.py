@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -298,3 +299,18 @@ def test_the_environment_names_versions_without_loading_tensorflow() -> None:
     found, loaded = json.loads(out)
     assert loaded == []
     assert found["packages"]["tensorflow"] == environment()["packages"]["tensorflow"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock")
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_told_as_such(code, tmp_path, monkeypatch):
+    def flock(*arguments):
+        raise OSError(code, os.strerror(code))
+
+    run = RunFolder.create(tmp_path / "run", "photos", "image_cnn")
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(StorageError, match=f"{run.path} is on a file system without locks .*, so"),
+        run.locked(),
+    ):
+        pass

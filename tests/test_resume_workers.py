@@ -24,6 +24,11 @@ devices = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
 """
 RUNS = "import sys\nfrom tlkit.cli import main\nsys.exit(main())"
+HOME_OF_ITS_OWN = """
+import json, os
+number = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+os.environ["TLKIT_HOME"] += f"_{number}"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -87,32 +92,79 @@ def both(first: list[str], second: list[str]) -> list[Ended]:
     return run_workers([["-c", *first], ["-c", *second]])
 
 
+OF_WORKERS = {
+    "batches evaluated, not shared": ("tlkit.workflows.outputs", "_of_all_workers", 1),
+    "all but the result written": ("tlkit.results.folder", "write_json", 4),
+}
+KILLED = [
+    ("between two steps", 1),
+    ("arrays saved, the rest not", 0),
+    *(
+        pytest.param(place, number, marks=pytest.mark.slow)
+        for place, number in [
+            ("features being stored", 0),
+            ("features being stored", 1),
+            ("a stage ends", 1),
+            ("the next stage begins", 0),
+            ("batches evaluated, not shared", 0),
+            ("batches evaluated, not shared", 1),
+            ("evaluation", 0),
+            ("export", 0),
+            ("all but the result written", 0),
+        ]
+    ),
+]
+
+
 def dying(place: str, photos, out) -> list[str]:
-    module, name, count = PLACES[place]
+    module, name, count = (PLACES | OF_WORKERS)[place]
     return [DIES, module, name, str(count), *options(photos, out, "--resume")]
 
 
-def test_two_workers_of_which_one_was_killed_end_as_those_that_were_not(photos, tmp_path, monkeypatch):
-    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home_a"))
-    whole = [RUNS, *options(photos, tmp_path / "whole")]
-    succeeded(both(whole, whole))
-    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home_b"))
-    out = tmp_path / "killed"
-    goes_on = [RUNS, *options(photos, out, "--resume")]
-    for place, number in (("between two steps", 1), ("arrays saved, the rest not", 0), ("a stage ends", 1)):
-        pair = [goes_on, goes_on]
-        pair[number] = dying(place, photos, out)
-        ended = both(*pair)
-        assert ended[number].code == -signal.SIGKILL, ended[number].err
-        other = ended[1 - number]
-        assert other.code == 2, other.err
-        assert other.err.count("Another worker stopped, and this one cannot go on without it") == 1
-        said = other.err.partition("Exception ignored in")[0]  # TensorFlow, at its exit
-        assert "Traceback" not in said
-    again = [RUNS, "finetune", "--out", str(out), "--resume"]
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """A run of two workers that nobody killed."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLKIT_HOME", str(folder / "home"))
+        words = [RUNS, *options(photos, folder / "run")]
+        succeeded(both(words, words))
+        yield folder / "run"
+
+
+@pytest.mark.parametrize(("place", "number"), KILLED)
+def test_two_workers_of_which_one_was_killed_end_as_those_that_were_not(
+    place, number, photos, whole, tmp_path, monkeypatch
+):
+    """The caches are two, as those of two machines: of one, only the worker that comes first fills it."""
+    monkeypatch.setenv("TLKIT_HOME", str(tmp_path / "home"))
+    out = tmp_path / "run"
+    pair = [[RUNS, *options(photos, out, "--resume")]] * 2
+    pair[number] = dying(place, photos, out)
+    ended = both(*([f"{HOME_OF_ITS_OWN}{code}", *words] for code, *words in pair))
+    assert ended[number].code == -signal.SIGKILL, ended[number].err
+    other = ended[1 - number]
+    assert other.code == 2, other.err
+    assert other.err.count("Another worker stopped, and this one cannot go on without it") == 1
+    said = other.err.partition("Exception ignored in")[0]  # TensorFlow, at its exit
+    assert "Traceback" not in said
+    assert not (out / "result.json").exists()
+    again = [f"{HOME_OF_ITS_OWN}{RUNS}", "finetune", "--out", str(out), "--resume"]
     succeeded(both(again, again))
-    assert_same(out, tmp_path / "whole")
-    assert len(json.loads((out / "result.json").read_text())["resumed"]) >= 2
+    assert_same(out, whole)
+    resumed = json.loads((out / "result.json").read_text())["resumed"]
+    assert len(resumed) == (place != "features being stored"), "nothing is saved before"
+
+
+@pytest.mark.slow
+def test_where_the_chief_is_refused_the_others_end_soon(photos, tmp_path):
+    run = RunFolder.create(tmp_path / "run", "photos", "image_cnn")
+    words = [RUNS, *options(photos, run.path, "--resume")]
+    with run.locked():
+        chief, other = both(words, words)
+    assert (chief.code, other.code) == (2, 2)
+    assert f"{run.path} is in use: another run writes to it." in chief.err
+    assert other.err.count("Another worker stopped, and this one cannot go on without it") == 1
 
 
 def test_the_number_of_replicas_has_to_stay(photos, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type"
 WAIT_SECONDS = 600.0  # a cluster may have to fetch images and find machines first
 ASK_SECONDS = 2.0
 PAUSE_SECONDS = 0.2
+WITHOUT_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # though Python was built for it
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ def _read_task(task: Any, jobs: dict[str, list[str]]) -> tuple[str, int]:
 
 def _is_address(address: str) -> bool:
     host, _, port = address.rpartition(":")
-    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+    is_clear = ":" not in host or (host.startswith("[") and host.endswith("]"))  # of IPv6: [::1]:2222
+    return bool(host) and is_clear and port.isdecimal() and 0 < int(port) < 2**16
 
 
 def _wrong(what: str) -> ConfigError:
@@ -176,12 +179,12 @@ def wait_for_workers(cluster: Cluster, seconds: float = WAIT_SECONDS) -> None:
     Raises:
         ConfigError: Somebody did not come, or the port of this worker is taken.
     """
-    host, port = _split(cluster.addresses[cluster.number])
+    own = cluster.addresses[cluster.number]
     try:
-        listening = socket.create_server(("", port))
+        listening = listen_on(_split(own)[1])
     except OSError as error:
         raise ConfigError(
-            f"TF_CONFIG: this worker should listen at {host}:{port}, but cannot ({error.strerror}). "
+            f"TF_CONFIG: this worker should listen at {own}, but cannot ({error.strerror}). "
             "Does another process have the port?"
         ) from None
     with listening:
@@ -203,12 +206,26 @@ def _not_there(missing: Sequence[str], count: int, seconds: float) -> str:
     )
 
 
+def listen_on(port: int) -> socket.socket:
+    """Listen at all addresses of this machine, as TensorFlow does; at those of IPv6, too, where it has such.
+
+    Raises OSError where the port is taken.
+    """
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except OSError as error:
+            if error.errno not in WITHOUT_IPV6:
+                raise
+    return socket.create_server(("", port))
+
+
 def _answers(address: str) -> bool:
     try:
         with socket.create_connection(_split(address), timeout=ASK_SECONDS) as connection:
             # Where nobody listens at a local port, TCP may connect a socket with itself.
             return bool(connection.getsockname() != connection.getpeername())
-    except OSError:
+    except (OSError, UnicodeError):  # Python says the second of a name that no host can have
         return False
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from tlkit.cluster import Cluster, find_cluster, wait_for_workers
 from tlkit.errors import ConfigError
+
+ANSWER_SECONDS = 60  # for all workers are there already
 
 
 def make_strategy(spec: str = "auto") -> tf.distribute.Strategy:
@@ -114,6 +118,7 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
     )
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        _require_same_devices(cluster, strategy)
     except RuntimeError as error:
         raise ConfigError(
             f"strategy: multi_worker has to be made before anything else of TensorFlow runs ({error}). Begin "
@@ -126,6 +131,41 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
     # ask all others before every batch whether they have one.
     strategy.extended.experimental_enable_get_next_as_optional = False
     return strategy
+
+
+def _require_same_devices(cluster: Cluster, strategy: tf.distribute.Strategy) -> None:
+    """Raise the ConfigError where one worker has more devices than another. TensorFlow counts on as many in
+    each, and what they exchange fails otherwise, or waits for ever.
+
+    So the numbers go through its coordination service, which has no public name (tried on TensorFlow 2.21).
+    """
+
+    def tell(what: str, value: str) -> None:
+        context.context().set_config_key_value(f"tlkit/{what}/{cluster.number}", value)
+
+    def ask(what: str) -> list[str]:
+        keys = [f"tlkit/{what}/{number}" for number in range(len(cluster.addresses))]
+        return [context.context().get_config_key_value(key, ANSWER_SECONDS * 1000) for key in keys]
+
+    tell("devices", str(_count_devices(strategy)))
+    counts = ask("devices")
+    if len(set(counts)) == 1:
+        return
+    tell("refused", "")
+    with suppress(tf.errors.OpError):  # the first worker has the service: with it, the numbers would be gone
+        ask("refused")
+    each = ", ".join(
+        f"{count} at {address}" for count, address in zip(counts, cluster.addresses, strict=True)
+    )
+    raise ConfigError(
+        f"strategy: multi_worker needs as many devices in each worker, and they differ: {each}. Show all of "
+        "them as many: CUDA_VISIBLE_DEVICES"
+    )
+
+
+def _count_devices(strategy: tf.distribute.Strategy) -> int:
+    """Of this process."""
+    return len(strategy.extended.worker_devices)
 
 
 def _tpu_strategy() -> tf.distribute.Strategy:

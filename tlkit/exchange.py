@@ -17,6 +17,10 @@ from tlkit.errors import TrainingError
 
 WORD = np.dtype(np.int64)  # what every kind of device can add up
 MOST_WORDS = 2**22  # that are sent at once
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+# These have other causes, too: where a worker is lost, they speak of the others, or of one that came back.
+PERHAPS_LOST = (tf.errors.FailedPreconditionError, tf.errors.DeadlineExceededError)
+SPEAKS_OF_OTHERS = re.compile(r"collective|incarnation|was probably restarted|heartbeat|remote worker", re.I)
 
 
 def replicas_here(strategy: tf.distribute.Strategy) -> tuple[int, int, int]:
@@ -127,8 +131,8 @@ def lost_workers_told(several: bool = True) -> Iterator[None]:
     """Inside, what TensorFlow raises where another of `several` workers stopped becomes a TrainingError."""
     try:
         yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        if not several:
+    except (*LOST, *PERHAPS_LOST) as error:
+        if not several or not (isinstance(error, LOST) or SPEAKS_OF_OTHERS.search(error.message)):
             raise
         reason = re.search(r"aborted by: ([^\n\[]+)", str(error))
         why = f" ({reason[1]})" if reason else ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import islice, pairwise
 
+from tlkit.cluster import listen_on
 from tlkit.errors import ConfigError
 
 HOST = "127.0.0.1"
@@ -75,8 +75,7 @@ def worker_environment(
 
 
 def _is_free(port: int) -> bool:
-    """Whether a server could listen on it, on all addresses, as TensorFlow's does."""
-    with socket.socket() as probe, suppress(OSError):
-        probe.bind(("", port))
+    with suppress(OSError):
+        listen_on(port).close()
         return True
     return False

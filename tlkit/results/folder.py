@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from tlkit.results.writing import check_free, storage_error, write_json, writing
 
 Status = Literal["running", "complete", "interrupted", "failed"]
 LOCK = ".lock"
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 STATUSES = ("running", "complete", "interrupted", "failed")
 
 
@@ -174,14 +176,20 @@ class RunFolder:
         """While the block runs, no other run uses the folder. The lock of a process that died is none.
 
         Raises:
-            StorageError: Another run does, or the folder cannot be written to.
+            StorageError: Another run does, or the folder cannot be written to, or has no locks.
         """
-        lock = filelock.FileLock(self.path / LOCK, timeout=0)
+        # Not a file that is there while somebody works: a process that dies would leave it behind.
+        lock = filelock.FileLock(self.path / LOCK, timeout=0, fallback_to_soft=False)
         try:
             lock.acquire()
         except filelock.Timeout:
             raise StorageError(f"{self.path} is in use: another run writes to it.") from None
         except OSError as error:
+            if error.errno in WITHOUT_LOCKS:
+                raise StorageError(
+                    f"{self.path} is on a file system without locks ({error.strerror}), so that two runs "
+                    "could write to it at once. Name a folder on another one."
+                ) from None
             raise storage_error(self.path, error) from error
         try:
             yield

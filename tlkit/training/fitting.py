@@ -23,7 +23,7 @@ from tlkit.training.finite import FiniteLoss
 from tlkit.training.freeze import frozen_weights
 from tlkit.training.health.gradients import GradientHealth
 from tlkit.training.health.words import explain_health
-from tlkit.training.multi_worker import SharedStatistics
+from tlkit.training.multi_worker import SharedStatistics, WholeEpochs
 from tlkit.training.out_of_memory import out_of_memory
 from tlkit.training.pipelines import validation_pipeline
 from tlkit.training.resuming.continued import ContinuedCallbacks
@@ -151,7 +151,7 @@ class Fit:
         )
         # Without stored features the decoded pictures are read; the splits share one file.
         mapped = run.dataset.splits["train"] if self.features is None else self.features.table
-        shared = [SharedStatistics()] if is_multi_worker(run.strategy) else []
+        shared = [WholeEpochs(), SharedStatistics()] if is_multi_worker(run.strategy) else []
         return [*shared, *built_in, ReleaseMemory(mapped.release)]
 
     def _health(self, stage: Stage) -> GradientHealth | None:

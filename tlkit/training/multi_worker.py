@@ -28,6 +28,17 @@ class MultiWorkerFit(keras.Model):
 
     train_function: Any
     test_function: Any
+    is_in_epoch: bool = False
+    _stops: bool = False
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether a callback has ended the stage. With `WholeEpochs`, only the end of an epoch tells."""
+        return self._stops and not self.is_in_epoch
+
+    @stop_training.setter
+    def stop_training(self, stops: bool) -> None:
+        self._stops = stops
 
     def fit(self, x: Any = None, y: Any = None, *, validation_data: Any = None, **options: Any) -> Any:
         """With several workers, pipelines give each replica of this process its part of a batch in turn."""
@@ -73,6 +84,20 @@ class MultiWorkerFit(keras.Model):
 
     def _hand_out(self, batches: tf.data.Dataset) -> Any:
         return self.distribute_strategy.distribute_datasets_from_function(lambda _: batches)
+
+
+class WholeEpochs(keras.callbacks.Callback):
+    """Lets a stage that a callback ends in the middle of an epoch go on to the end of it, where all workers
+    tell each other: one that stopped alone would leave the others waiting for its next step.
+
+    To come before all callbacks.
+    """
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.model.is_in_epoch = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.model.is_in_epoch = False
 
 
 class SharedStatistics(keras.callbacks.Callback):

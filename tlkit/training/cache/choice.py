@@ -120,6 +120,7 @@ def choose_cache(
     epochs: int,
     *,
     deterministic: bool = False,
+    devices: int = 1,
 ) -> tuple[CacheChoice, Features | None]:
     """Decide for one stage. Nothing is computed but, where it decides, the frozen part of one batch.
 
@@ -129,6 +130,8 @@ def choose_cache(
         epochs: Of the stage, at most.
         deterministic: Nothing may depend on how long something takes, or on what an earlier run left: `auto`
             then decides by numbers of examples, and in memory.
+        devices: That share an epoch, and would share what is not stored. All that is stored is computed by
+            one: of several workers, by one of each.
 
     Returns:
         The choice, and the features where they are stored: to be filled.
@@ -152,14 +155,15 @@ def choose_cache(
         return choice, features
     count = sum(len(examples) for examples in wanted.splits.values())
     fill = missing * features.measure(wanted.splits["train"], wanted.views["train"], wanted.below)
-    without = epochs * count * (features.seconds or 0.0)
-    reading = epochs * total / n_views / READING_SPEED
+    computed = epochs * count / devices  # by each device, where nothing is stored
+    without = computed * (features.seconds or 0.0)
+    reading = epochs * total / n_views / READING_SPEED / devices
     choice = replace(choice, fill_seconds=fill, saved_seconds=without - fill - reading)
     said = (
         f"{_size(total)} as {storage}, computed once in about {fill:.0f} s and read in {reading:.0f} s, "
         f"where {epochs} epoch{'s' * (epochs != 1)} without would take {without:.0f} s"
     )
-    share = missing / (epochs * count) if deterministic else (fill + reading) / without
+    share = missing / computed if deterministic else (fill + reading) / without
     # With a number of views, training differs from training without: that must not depend on a timing.
     if decides and spec.views == "auto" and share > WORTH_IT:
         features.table.leave()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tlkit.config import CacheConfig
+from tlkit.devices import device_kind
 from tlkit.errors import StorageError
 from tlkit.exchange import sum_over_workers
 from tlkit.features import DiskTable, MemoryTable, make_room
@@ -124,7 +125,7 @@ def choose_stage_cache(
     wanted = want_features(run, parts, below)
     if not isinstance(wanted, Wanted):
         return off(wanted), None
-    return choose_cache(run.cache, wanted, stage.epochs, deterministic=run.deterministic)
+    return _choose(run, stage, run.cache, wanted)
 
 
 def want_features(run: Trainable, parts: Parts | None, below: Features | None = None) -> Wanted | str:
@@ -154,10 +155,18 @@ def want_features(run: Trainable, parts: Parts | None, below: Features | None = 
     return find_problem(wanted) or wanted
 
 
+def _choose(
+    run: Trainable, stage: Stage, spec: CacheConfig, wanted: Wanted
+) -> tuple[CacheChoice, Features | None]:
+    # The replicas on a CPU have its cores together, and are no faster than one.
+    devices = run.share.total if device_kind(run.strategy) == "CPU" else run.n_replicas
+    return choose_cache(spec, wanted, stage.epochs, deterministic=run.deterministic, devices=devices)
+
+
 def _store(run: Trainable, stage: Stage, wanted: Wanted) -> tuple[CacheChoice, Features | None]:
     spec, note = run.cache, ""
     while True:
-        choice, features = choose_cache(spec, wanted, stage.epochs, deterministic=run.deterministic)
+        choice, features = _choose(run, stage, spec, wanted)
         choice = replace(choice, reason=f"{choice.reason}{note}")
         if features is None:
             return choice, None

@@ -24,6 +24,7 @@ from tlkit.training.compute.trial import (
     Measured,
     disagreement,
     has_chance,
+    hold_batches,
     measure,
     trial_batches,
 )
@@ -92,7 +93,7 @@ def choose_compute(
         if choice is not None:
             model = compile_with(choice.setting)
             if choice.setting != Setting():
-                _probe(model, pipeline.take(run.share.count), choice.setting)
+                _probe(model, hold_batches(pipeline, run.share.count), choice.setting)
         else:
             with spinner(f"Timing settings of stage {stage.name}"):
                 model, known = _try(run, stage, candidates, trial_batches(pipeline), compile_with, parts)
@@ -250,9 +251,9 @@ def _chosen(candidates: Candidates, known: Mapping[Setting, Measured], work: Wor
     return ComputeChoice(best.precision, best.xla, _joined(", ".join(said), candidates), times)
 
 
-def _probe(model: TrainingModel, pipeline: tf.data.Dataset, setting: Setting) -> None:
+def _probe(model: TrainingModel, batches: tf.data.Dataset, setting: Setting) -> None:
     """Raise the TrainingError where a step does not run."""
-    found = measure(model, pipeline, steps=1)
+    found = measure(model, batches, steps=1)
     if found.problem:
         raise _cannot(setting, found.problem)
 

@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tlkit.errors import TlkitError
+from tlkit.exchange import is_multi_worker, lost_workers_told
 from tlkit.training.random_state import random_state_unchanged
 from tlkit.training.training_model import TrainingModel
 from tlkit.training.unchanged import variables_unchanged
@@ -45,10 +47,16 @@ class Measured:
 def trial_batches(pipeline: tf.data.Dataset) -> tf.data.Dataset:
     """The first batch of a stage, held in memory, again and again: others may have other shapes, and what is
     compiled for them would be in the times of the steps."""
-    batch = pipeline.take(1).cache()
-    for _ in batch:
+    return hold_batches(pipeline, 1).repeat(1 + TIMED_STEPS)
+
+
+def hold_batches(pipeline: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """The first batches of a stage, held in memory, so that what is wrong with the data is not taken for what
+    is wrong with a setting."""
+    batches = pipeline.take(count).cache()
+    for _ in batches:
         pass
-    return batch.repeat(1 + TIMED_STEPS)
+    return batches
 
 
 def measure(
@@ -65,13 +73,14 @@ def measure(
 
     Args:
         model: Compiled.
-        batches: At least one.
+        batches: At least one, held in memory.
         steps: At most.
         limit: Seconds of a step; where it is slower, the trial ends early, and that is its problem.
         other_draws: Let dropout draw something else than the stage will.
 
     Raises:
         ResourceExhaustedError: Memory ran out.
+        TrainingError: Another worker stopped.
     """
     watch = StepWatch(limit)
     variables = [*model.variables, *model.optimizer.variables]
@@ -80,8 +89,9 @@ def measure(
             for state in _seeds(model):
                 state.assign(state + 1)
         try:
-            model.fit(batches, steps_per_epoch=steps, callbacks=[watch], shuffle=False, verbose=0)
-        except tf.errors.ResourceExhaustedError:
+            with lost_workers_told(is_multi_worker(model.distribute_strategy)):
+                model.fit(batches, steps_per_epoch=steps, callbacks=[watch], shuffle=False, verbose=0)
+        except (tf.errors.ResourceExhaustedError, TlkitError):
             raise
         except Exception as error:  # compilers and drivers, and layers of somebody's own: all kinds
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
