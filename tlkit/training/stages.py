@@ -16,7 +16,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tlkit.data import changed_files_told
-from tlkit.errors import ConfigError, DataError, StorageError, TrainingError
+from tlkit.errors import ConfigError, DataError, Interrupted, StorageError, TrainingError
 from tlkit.plans import Stage
 from tlkit.results import StageRecord
 from tlkit.results.writing import make_folder
@@ -83,7 +83,7 @@ def train_stages(
             the disk; with the same weights.
         DataError: A file that is read in every epoch is gone, or has changed; with the same weights.
         FrozenWeightsMoved: A frozen weight changed during a stage.
-        KeyboardInterrupt: After the weights of the best epoch so far were put back.
+        Interrupted: Ctrl-C was pressed; with the same weights.
         ConfigError: The save does not belong to the run.
     """
     for name in ("stages", "logs"):
@@ -125,8 +125,9 @@ def train_stages(
                 record = _record(run, stage, history, choice, compute, adapters, seconds)
                 learnt = take_state(stage_optimizer(model), progress.state)
         except KeyboardInterrupt:
-            put_back_best(run.model, progress.begun, folder, run.monitor, run.head.mode)
-            raise
+            pressed = Interrupted("Interrupted.")
+            pressed.keeps_best = put_back_best(run.model, progress.begun, folder, run.monitor, run.head.mode)
+            raise pressed from None
         except (DataError, StorageError, TrainingError) as error:
             error.keeps_best = put_back_best(run.model, progress.begun, folder, run.monitor, run.head.mode)
             raise
