@@ -60,25 +60,32 @@ class Saves:
         self._keep_last()
 
     def read(self) -> tuple[Any, list[str]]:
-        """The tree of the newest save that is whole (None: there is none), and why newer ones, which are
-        removed then, are not.
+        """The tree of the newest save that is whole (None: there is none), and why newer ones are not.
 
         Raises:
             StorageError: A file cannot be read now.
             ConfigError: Another version of tlkit wrote it.
         """
-        damaged: dict[int, str] = {}
+        damaged: list[str] = []
         for number in reversed(self._numbers("json")):
             try:
-                tree = self._read(number)
-                for worse in damaged:  # it would count as one of those that are kept
-                    self._remove(worse)
-                return tree, list(damaged.values())
+                return self._read(number), damaged
             except _Damaged as error:
-                damaged[number] = f"{self._file(number, 'json')} is damaged: {error}"
+                damaged.append(f"{self._file(number, 'json')} is damaged: {error}")
             except OSError as error:  # it may be whole, and readable tomorrow
                 raise StorageError(f"Cannot read {self._file(number, 'json')}: {error.strerror}.") from None
-        return None, list(damaged.values())
+        return None, damaged
+
+    def remove_damaged(self) -> None:
+        """Remove what is newer than the newest save that is whole: it would count as one of those that are
+        kept. For whoever has read it, and goes on from there."""
+        for number in reversed(self._numbers("json")):
+            try:
+                self._read_tree(number)
+            except _Damaged:
+                self._remove(number)
+            else:
+                return
 
     def clear(self) -> None:
         """Remove all of them."""
@@ -89,6 +96,12 @@ class Saves:
         import ml_dtypes  # noqa: F401  so that NumPy knows bfloat16 by its name
         import numpy as np
 
+        tree = self._read_tree(number)
+        with np.load(self._file(number, "npz"), allow_pickle=False) as arrays:
+            return _unpacked(tree, arrays)
+
+    def _read_tree(self, number: int) -> Any:
+        """What stands beside the arrays of a save that is whole."""
         archive = self._file(number, "npz")
         try:
             about = json.loads(self._file(number, "json").read_bytes())
@@ -105,8 +118,7 @@ class Saves:
             raise _Damaged(f"{archive.name} is not there")
         if _hash(tree) != of_tree or _hash_file(archive) != of_arrays:
             raise _Damaged("its hash is another")
-        with archive.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return _unpacked(json.loads(tree), arrays)
+        return json.loads(tree)
 
     def _keep_last(self) -> None:
         kept = self._numbers("json")[-KEPT:]

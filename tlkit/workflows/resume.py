@@ -17,7 +17,10 @@ from tlkit.workflows.objects import PYTHON_MODEL, PythonObjects
 from tlkit.workflows.prepare import Prepared
 
 # What has no part in how a run learns.
-MAY_CHANGE = ("out", "trust", "data.source", "training.save_every", "cache.limit")
+MAY_CHANGE = (
+    *("out", "trust", "data.source", "cache.limit"),
+    *("training.save_every", "training.gradient_health", "export"),
+)
 EPOCHS = "training.epochs"
 SAME = ("id", "split", "label")
 
