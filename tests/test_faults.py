@@ -20,6 +20,7 @@ from test_resume import assert_same as assert_same_training
 from test_resume_processes import assert_same
 
 import tlkit
+from tlkit.backbones import is_batch_norm
 from tlkit.config import CacheConfig
 from tlkit.errors import DataError, StorageError, TrainingError
 from tlkit.features import stored_tables
@@ -228,6 +229,23 @@ def test_numbers_that_are_none_stop_a_stage_and_are_kept_nowhere(save_every, bat
     kept.model.load_weights(tmp_path / "stages" / "head.weights.h5")
     for found, wanted in zip(run.model.weights, kept.model.weights, strict=True):
         np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+
+
+def test_moving_statistics_that_are_none_are_kept_nowhere(tmp_path):
+    """They come of a batch whose variance is beyond float32; no loss and no gradient shows it."""
+    run, saves = make(batch_norm="train"), Saves(tmp_path / "state")
+    norm = next(layer for layer in run.model._flatten_layers() if is_batch_norm(layer))
+
+    def spoil():
+        norm.moving_variance.assign(np.full(norm.moving_variance.shape, np.inf))
+
+    with pytest.raises(
+        TrainingError, match="Weights are infinite or NaN after stage 'all', epoch 2, batch 5"
+    ):
+        train_stages(run, STAGES[2:], tmp_path, [InStage(spoil, stage=1)], Saving(saves))
+    assert np.isfinite(norm.moving_variance.numpy()).all()
+    saved, _ = saves.read()
+    assert all(np.isfinite(value).all() for each in saved["model"] for value in each["values"])
 
 
 @SLOW

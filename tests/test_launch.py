@@ -425,6 +425,7 @@ def test_launch_starts_tlkit_with_the_same_python(monkeypatch: pytest.MonkeyPatc
     assert (received["workers"], received["restarts"], received["log"]) == (1, 3, sys.stderr)
     here = str(Path(tlkit.__file__).parents[1])  # of the repository, or of what pip installed
     assert here in received["environment"]["PYTHONPATH"].split(os.pathsep)
+    assert not Path(received["environment"]["TMPDIR"]).exists(), "it goes with what killed workers leave"
 
 
 def test_launch_joins_the_lines_of_real_workers(

@@ -13,7 +13,7 @@ from tlkit.config import CacheConfig
 from tlkit.errors import ConfigError
 from tlkit.plans import Stage
 from tlkit.results import Saves
-from tlkit.training import Saving, train_stages
+from tlkit.training import Saving, require_own_save, train_stages
 
 STAGES = (
     Stage("head", "head", 2, 0.01),
@@ -234,7 +234,20 @@ def test_a_save_beside_other_pretrained_weights_is_refused(tmp_path):
     with pytest.raises(Killed):
         train_stages(make(), STAGES, tmp_path, [KillAt(8)], Saving(saves))
     with pytest.raises(ConfigError, match="not those that the run began with"):
-        train_stages(make(seed=1), STAGES, tmp_path, (), Saving(saves, resume=saves.read()[0]))
+        require_own_save(make(seed=1), saves.read()[0])
+    require_own_save(make(), saves.read()[0])
+
+
+@pytest.mark.parametrize("stop", [KillAt(3), KillAt(5, at_epoch_end=True)])
+def test_a_save_takes_no_memory_once_it_is_put_back(stop, tmp_path):
+    saves, left = Saves(tmp_path / "state"), []
+    with pytest.raises(Killed):
+        train_stages(make(), STAGES[:1], tmp_path, [stop], Saving(saves))
+    saved, _ = saves.read()
+    look = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: left.append(dict(saved)))
+    train_stages(make(), STAGES[:1], tmp_path, [look], Saving(saves, resume=saved))
+    assert left
+    assert not any(left)
 
 
 def test_the_proof_spans_the_stop(tmp_path):

@@ -12,11 +12,12 @@ from test_resume import KillAt, Killed, make
 from test_resume_processes import assert_same
 
 import tlkit
-from tlkit.errors import ConfigError
+from tlkit.errors import ConfigError, DataError
 from tlkit.plans import Stage
 from tlkit.results import Saves
 from tlkit.training import Saving, train_stages
 from tlkit.training import stages as stage_loop
+from tlkit.training.resuming import saver
 from tlkit.training.resuming.saver import SaveProgress
 from tlkit.workflows.resume import _unlike
 
@@ -122,6 +123,35 @@ def test_more_epochs_are_kept_over_another_stop(photos, longer, tmp_path):
         finetune(photos, out, 3, resume=True)
     tlkit.finetune(out=out, resume=True)
     assert_same(out, longer[4])
+
+
+def test_what_has_no_part_in_how_a_run_learns_may_change(photos, longer, tmp_path):
+    out = tmp_path / "run"
+    with killed(SaveProgress, "on_train_batch_end", 14):
+        finetune(photos, out, 4)
+    tlkit.finetune(out=out, training={"gradient_health": False}, export=True, resume=True)
+    assert_same(out, longer[4])
+    assert not yaml.safe_load((out / "config.yaml").read_text())["training"]["gradient_health"]
+    assert (out / "export").exists()
+
+
+@pytest.mark.parametrize("reason", ["weights", "data"])
+def test_a_run_that_is_refused_is_left_as_it_was(reason, photos, tmp_path, monkeypatch):
+    out, data = tmp_path / "run", shutil.copytree(photos, tmp_path / "photos")
+    with killed(SaveProgress, "on_train_batch_end", 8):
+        finetune(data, out, 2)
+    newest = max((out / "state").glob("*.npz"))
+    newest.write_bytes(newest.read_bytes()[:-9])
+    (out / ".history.csv.0123abcd.partial").touch()
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    with monkeypatch.context() as patch:
+        if reason == "weights":
+            patch.setattr(saver, "hash_weights", lambda weights: {"path": "another"})
+        else:
+            next(data.rglob("*.png")).unlink()
+        with pytest.raises((ConfigError, DataError), match="began with"):
+            finetune(data, out, 4, resume=True)
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
 
 
 def test_fewer_epochs_than_the_plan_has_are_no_more_epochs(photos, tmp_path):

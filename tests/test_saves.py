@@ -78,6 +78,11 @@ def test_a_damaged_save_gives_way_to_the_one_before(kind, damage, tmp_path):
         file.write_bytes(data[:-9] if damage == "cut" else data)
     found, damaged = saves.read()
     assert found["number"] == 0
+    saves.remove_damaged()
+    saves.write({"number": 2})
+    assert saves.read()[0]["number"] == 2
+    (tmp_path / f"{max(saves._numbers('json')):06d}.npz").unlink()
+    assert saves.read()[0]["number"] == 0, "what is damaged is none of the two that are kept"
     # Arrays without JSON are of a save that was never finished, which is nothing to speak of.
     assert len(damaged) == (0 if (kind, damage) == ("json", "gone") else 1)
 

@@ -54,6 +54,34 @@ def test_the_handlers_before_come_back():
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+FORKS = """
+import os, signal, sys, time
+from tlkit import stopping
+stop = stopping.Stop()
+stop.waits = True  # a signal is noted, and nobody looks
+with stopping.stopped_by_signals(stop):
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    stayer = os.fork()
+    if not stayer:
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(1)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    assert not stop.is_asked
+    started = time.monotonic()
+assert time.monotonic() - started < 30, "a process that lives on held the block"
+os.kill(stayer, signal.SIGKILL)
+"""
+
+
+def test_a_forked_process_ends_as_any_other_and_holds_nothing_up():
+    subprocess.run([sys.executable, "-c", FORKS], check=True, timeout=120)
+
+
 BUSY = """
 import ctypes, sys
 from tlkit import stopping

@@ -62,15 +62,28 @@ def stopped_by_signals(stop: Stop) -> Iterator[None]:
         stop.ask(number)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    taken = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    is_over = threading.Event()
+
+    def put_back() -> None:
+        for number, handler in taken.items():  # None: set outside Python, which cannot put it back
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def leave_in_child() -> None:
+        if not is_over.is_set():  # a process forked in the block has all of this, and is not the run
+            signal.set_wakeup_fd(-1)
+            put_back()
+
+    if os.name == "posix":
+        os.register_at_fork(after_in_child=leave_in_child)
     for number in taken:
         signal.signal(number, handle)
     try:
         with _ended_in_time():
             yield
     finally:
-        for number in taken:  # None: somebody set it outside Python, and Python cannot put it back
-            signal.signal(number, signal.SIG_DFL if before[number] is None else before[number])
+        is_over.set()
+        put_back()
 
 
 @contextmanager
@@ -83,17 +96,10 @@ def _ended_in_time() -> Iterator[None]:
     # The operating system's own handler writes the signal's number there, whatever Python is at.
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     timers: list[threading.Timer] = []
-    is_over = threading.Event()
-
-    def leave_in_child() -> None:
-        if not is_over.is_set():  # a forked process has the pipe, too, and its signals are not ours
-            signal.set_wakeup_fd(-1)
-
-    os.register_at_fork(after_in_child=leave_in_child)
 
     def watch() -> None:
-        while number := os.read(reader, 1):
-            if number[0] == signal.SIGTERM and not timers:
+        while number := ord(os.read(reader, 1)):
+            if number == signal.SIGTERM and not timers:
                 timers.append(threading.Timer(GRACE, _end))
                 timers[0].daemon = True
                 timers[0].start()
@@ -103,10 +109,10 @@ def _ended_in_time() -> Iterator[None]:
     try:
         yield
     finally:
-        is_over.set()
         signal.set_wakeup_fd(before)
-        os.close(writer)
+        os.write(writer, b"\0")  # closing it would end nothing while a forked process has it open, too
         watcher.join()
+        os.close(writer)
         os.close(reader)
         for timer in timers:
             timer.cancel()

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -48,14 +49,17 @@ def launch(workers: int, restarts: int, command: tuple[str, ...]) -> int:
     # -P: a file of the working folder must not stand in for a module.
     start = [sys.executable, "-P", "-m", "tlkit", *command]
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
-    return launch_workers(
-        start,
-        workers,
-        log=sys.stderr,
-        restarts=restarts,
-        restart_command=start if "--resume" in command else [*start, "--resume"],
-        environment={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-    )
+    # What a worker that is killed leaves behind goes with this folder.
+    with TemporaryDirectory(prefix="tlkit-launch-", ignore_cleanup_errors=True) as temporary:
+        own = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "TMPDIR": temporary}
+        return launch_workers(
+            start,
+            workers,
+            log=sys.stderr,
+            restarts=restarts,
+            restart_command=start if "--resume" in command else [*start, "--resume"],
+            environment={**os.environ, **own},
+        )
 
 
 def _check(workers: int, restarts: int, command: Sequence[str]) -> None:

@@ -60,25 +60,32 @@ class Saves:
         self._keep_last()
 
     def read(self) -> tuple[Any, list[str]]:
-        """The tree of the newest save that is whole (None: there is none), and why newer ones, which are
-        removed then, are not.
+        """The tree of the newest save that is whole (None: there is none), and why newer ones are not.
 
         Raises:
             StorageError: A file cannot be read now.
             ConfigError: Another version of tlkit wrote it.
         """
-        damaged: dict[int, str] = {}
+        damaged: list[str] = []
         for number in reversed(self._numbers("json")):
             try:
-                tree = self._read(number)
-                for worse in damaged:  # it would count as one of those that are kept
-                    self._remove(worse)
-                return tree, list(damaged.values())
+                return self._read(number), damaged
             except _Damaged as error:
-                damaged[number] = f"{self._file(number, 'json')} is damaged: {error}"
+                damaged.append(f"Save {number} in {self.folder} is damaged: {error}")
             except OSError as error:  # it may be whole, and readable tomorrow
                 raise StorageError(f"Cannot read {self._file(number, 'json')}: {error.strerror}.") from None
-        return None, list(damaged.values())
+        return None, damaged
+
+    def remove_damaged(self) -> None:
+        """Remove what is newer than the newest save that is whole: it would count as one of those that are
+        kept. For whoever has read it, and goes on from there."""
+        for number in reversed(self._numbers("json")):
+            try:
+                self._read_tree(number)
+            except _Damaged:
+                self._remove(number)
+            else:
+                return
 
     def clear(self) -> None:
         """Remove all of them."""
@@ -89,13 +96,19 @@ class Saves:
         import ml_dtypes  # noqa: F401  so that NumPy knows bfloat16 by its name
         import numpy as np
 
+        tree = self._read_tree(number)
+        with np.load(self._file(number, "npz"), allow_pickle=False) as arrays:
+            return _unpacked(tree, arrays)
+
+    def _read_tree(self, number: int) -> Any:
+        """What stands beside the arrays of a save that is whole."""
         archive = self._file(number, "npz")
         try:
             about = json.loads(self._file(number, "json").read_bytes())
             version, tree = about["version"], str(about["tree"])
             of_tree, of_arrays = about["sha256"]["tree"], about["sha256"]["arrays"]
         except (ValueError, KeyError, TypeError):
-            raise _Damaged("it is not what a run writes") from None
+            raise _Damaged(f"{number:06d}.json is not what a run writes") from None
         if version != VERSION:
             raise ConfigError(
                 f"{self._file(number, 'json')} has the format {version}, and this version of tlkit reads "
@@ -103,10 +116,11 @@ class Saves:
             )
         if not archive.exists():
             raise _Damaged(f"{archive.name} is not there")
-        if _hash(tree) != of_tree or _hash_file(archive) != of_arrays:
-            raise _Damaged("its hash is another")
-        with archive.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return _unpacked(json.loads(tree), arrays)
+        if _hash(tree) != of_tree:
+            raise _Damaged(f"the hash of {number:06}.json is another")
+        if _hash_file(archive) != of_arrays:
+            raise _Damaged(f"the hash of {archive.name} is another")
+        return json.loads(tree)
 
     def _keep_last(self) -> None:
         kept = self._numbers("json")[-KEPT:]

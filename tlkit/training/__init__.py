@@ -9,7 +9,7 @@ from tlkit.training.compute.candidates import require_compilable
 from tlkit.training.compute.choice import ComputeChoice
 from tlkit.training.freeze import apply_freeze, trained_groups
 from tlkit.training.optimizing.accumulation import require_whole_update
-from tlkit.training.resuming.saver import Saving
+from tlkit.training.resuming.saver import Saving, require_own_save
 from tlkit.training.stages import Trained, train_stages
 from tlkit.training.timing import StageTime, time_stage
 from tlkit.training.trainable import Trainable
@@ -29,6 +29,7 @@ __all__ = [
     "features_of_split",
     "require_compilable",
     "require_examples",
+    "require_own_save",
     "require_room_for",
     "require_whole_update",
     "time_stage",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,9 @@ import keras
 import numpy as np
 
 from tlkit.errors import TrainingError
+from tlkit.exchange import gather
+from tlkit.training.freeze import moving_statistics
+from tlkit.training.resuming.snapshot import read_copies
 
 
 class FiniteLoss(keras.callbacks.Callback):
@@ -54,8 +58,13 @@ class FiniteLoss(keras.callbacks.Callback):
         self.require_finite_weights()
 
     def require_finite_weights(self) -> None:
-        """Raise the TrainingError for weights that the last batch has spoilt."""
-        if not all(np.isfinite(weight.numpy()).all() for weight in self.model.trainable_variables):
+        """Raise the TrainingError for weights, or moving statistics, that the last batches have spoilt."""
+        strategy = self.model.distribute_strategy
+        # Where the variance of a batch is beyond float32, loss and gradients are still fine.
+        statistics = read_copies(moving_statistics(self.model), strategy)
+        values = itertools.chain((weight.numpy() for weight in self.model.trainable_variables), *statistics)
+        is_finite = all(np.isfinite(value).all() for value in values)
+        if not gather(strategy, int(is_finite)).all():  # statistics are each worker's own
             raise self._error(f"Weights are infinite or NaN after {self._where}")
 
     @property

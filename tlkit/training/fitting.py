@@ -42,6 +42,7 @@ class Fit:
         state: The stage, with its compiled model.
         folder: The run folder.
         features: Where the stage reads stored features.
+        position: Where it begins.
         saving: Where it is saved; None: nowhere.
         saved: The save that it goes on from.
     """
@@ -50,13 +51,9 @@ class Fit:
     state: StageState
     folder: Path
     features: Features | None
+    position: Position
     saving: Saving | None
     saved: dict[str, Any] | None
-
-    @property
-    def position(self) -> Position:
-        """Where it begins."""
-        return Position() if self.saved is None else Position(**self.saved["position"])
 
     def run_epochs(
         self, batches: tf.data.Dataset, callbacks: Sequence[keras.callbacks.Callback]
@@ -126,8 +123,8 @@ class Fit:
         return ContinuedCallbacks(
             callbacks,
             self.position,
-            lambda: state.put(saved),
-            lambda: state.put_metrics(saved),
+            state,
+            saved,
             epochs=state.progress.begun[-1].epochs,
             steps=steps,
             model=state.model,

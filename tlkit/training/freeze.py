@@ -70,6 +70,16 @@ def frozen_weights(
     ]
 
 
+def moving_statistics(model: keras.Model) -> list[keras.Variable]:
+    """What the BatchNorm layers that train count, each replica by its own examples."""
+    return [
+        weight
+        for layer in model._flatten_layers()
+        if layer.trainable and is_batch_norm(layer)
+        for weight in layer.non_trainable_weights
+    ]
+
+
 def hash_weights(weights: Sequence[keras.Variable]) -> dict[str, str]:
     """SHA-256 of the bytes of each weight, by path."""
     return {weight.path: hashlib.sha256(weight.numpy().tobytes()).hexdigest() for weight in weights}

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tlkit.backbones import is_batch_norm
 from tlkit.errors import TrainingError
 from tlkit.exchange import fingerprint, gather, is_multi_worker, replicas_here, sum_over_workers
+from tlkit.training.freeze import moving_statistics
 
 
 class MultiWorkerFit(keras.Model):
@@ -113,12 +113,7 @@ class SharedStatistics(keras.callbacks.Callback):
         self._share()
 
     def _share(self) -> None:
-        moving = [
-            weight
-            for layer in self.model._flatten_layers()
-            if is_batch_norm(layer) and layer.trainable
-            for weight in layer.non_trainable_weights
-        ]
+        moving = moving_statistics(self.model)
         if not moving:
             return
         strategy = self.model.distribute_strategy

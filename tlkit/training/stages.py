@@ -16,7 +16,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tlkit.data import changed_files_told
-from tlkit.errors import ConfigError, DataError, StorageError, TrainingError
+from tlkit.errors import DataError, Interrupted, StorageError, TrainingError
 from tlkit.plans import Stage
 from tlkit.results import StageRecord
 from tlkit.results.writing import make_folder
@@ -42,7 +42,13 @@ from tlkit.training.optimizing.state import take_state
 from tlkit.training.pipelines import training_pipeline
 from tlkit.training.resuming.position import Position
 from tlkit.training.resuming.progress import Progress
-from tlkit.training.resuming.saver import Saving, StageState, put_model, untouched_weights
+from tlkit.training.resuming.saver import (
+    Saving,
+    StageState,
+    put_model,
+    saved_progress,
+    untouched_weights,
+)
 from tlkit.training.settling import watch_settling
 from tlkit.training.trainable import Trainable
 from tlkit.training.training_model import TrainingModel
@@ -74,7 +80,8 @@ def train_stages(
         stages: From `make_plan`.
         folder: The run folder: checkpoints and logs are written there.
         callbacks: The user's own Keras callbacks; they run in every stage.
-        saving: Where the run is saved, and the save that it goes on from. None: it is not saved.
+        saving: Where the run is saved, and the save that it goes on from, which `require_own_save` has passed
+            and which is emptied once all of it is put back. None: it is not saved.
 
     Raises:
         TrainingError: The loss is not finite, or memory ran out; with the weights of the best epoch so far,
@@ -83,8 +90,8 @@ def train_stages(
             the disk; with the same weights.
         DataError: A file that is read in every epoch is gone, or has changed; with the same weights.
         FrozenWeightsMoved: A frozen weight changed during a stage.
-        KeyboardInterrupt: After the weights of the best epoch so far were put back.
-        ConfigError: The save does not belong to the run.
+        Interrupted: Ctrl-C was pressed; with the same weights.
+        ConfigError: The save is of other code.
     """
     for name in ("stages", "logs"):
         make_folder(folder / name)
@@ -116,7 +123,7 @@ def train_stages(
                 model, compute = _compile(run, progress, parts, batches, features, saved)
                 untouched = untouched_weights(run, progress)
                 state = StageState(run, progress, before, model, started, choice, compute, untouched)
-                fit = Fit(run, state, folder, features, saving, saved)
+                fit = Fit(run, state, folder, features, position, saving, saved)
                 own = [*callbacks, *([] if settling is None else [settling])]
                 history = fit.run_epochs(batches, own)
                 check_unchanged(before, frozen, stage.name)
@@ -125,8 +132,9 @@ def train_stages(
                 record = _record(run, stage, history, choice, compute, adapters, seconds)
                 learnt = take_state(stage_optimizer(model), progress.state)
         except KeyboardInterrupt:
-            put_back_best(run.model, progress.begun, folder, run.monitor, run.head.mode)
-            raise
+            pressed = Interrupted("Interrupted.")
+            pressed.keeps_best = put_back_best(run.model, progress.begun, folder, run.monitor, run.head.mode)
+            raise pressed from None
         except (DataError, StorageError, TrainingError) as error:
             error.keeps_best = put_back_best(run.model, progress.begun, folder, run.monitor, run.head.mode)
             raise
@@ -149,13 +157,7 @@ def train_stages(
 
 
 def _goes_on(run: Trainable, saved: dict[str, Any]) -> Progress:
-    progress = Progress.from_plain(saved["progress"], [weight.path for weight in run.model.weights])
-    if saved["replicas"] != run.n_replicas:
-        raise ConfigError(
-            f"The run goes on with as many replicas as it began with: {saved['replicas']}, not "
-            f"{run.n_replicas}. Give it the same devices and workers, or start anew: --overwrite"
-        )
-    position = saved["position"]
+    progress, position = saved_progress(run, saved), saved["position"]
     here = {"stage": progress.begun[-1].name, "epoch": position["epoch"] + 1, "step": position["step"]}
     return replace(progress, resumed=[*progress.resumed, here])
 

@@ -23,7 +23,8 @@ def ending_told(model: keras.Model, folder: RunFolder, speaks: bool = True) -> I
     and checkpoints that there are stay, and the first error is the one that is raised.
 
     Args:
-        model: The run's; after an error of training it is that of the best epoch so far, which is written.
+        model: The run's; where what ended training says so (`keeps_best`), that of the best epoch so far,
+            which is written.
         folder: The run's.
         speaks: Whether this is the one of several workers that writes the model, and says so.
 
@@ -33,11 +34,12 @@ def ending_told(model: keras.Model, folder: RunFolder, speaks: bool = True) -> I
     go_on = f"go on with: tlkit finetune --out {shlex.quote(str(folder.path))} --resume"
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted) as pressed:
         if not speaks:
             raise Interrupted("Interrupted.") from None
         best = f". The best model so far is in {folder.path}; use it with: tlkit predict {folder.path}, or"
-        kept = _keep(model, folder)
+        in_training = isinstance(pressed, Interrupted) and pressed.keeps_best
+        kept = _keep(model, folder) if in_training else folder.model.is_file()
         _note("interrupted", folder)
         raise Interrupted(f"Interrupted{best if kept else ';'} {go_on}") from None
     except SystemExit:

@@ -21,7 +21,15 @@ from tlkit.progress import make_console
 from tlkit.results import Result, RunFolder, Saves, environment, write_csv, write_json, write_text
 from tlkit.results.writing import remove_partial
 from tlkit.stopping import Stop, stopped_by_signals
-from tlkit.training import Features, Saving, Trained, features_of_split, require_room_for, train_stages
+from tlkit.training import (
+    Features,
+    Saving,
+    Trained,
+    features_of_split,
+    require_own_save,
+    require_room_for,
+    train_stages,
+)
 from tlkit.workflows.adapters import save_adapters
 from tlkit.workflows.arguments import own_classes, read_arguments
 from tlkit.workflows.ending import ending_told
@@ -80,7 +88,6 @@ def _finetune(config: RunConfig, overwrite: bool, objects: PythonObjects, resume
         if found is not None:
             if not found.is_complete:
                 stack.enter_context(found.locked())
-                remove_partial(found.path)
             stopped = read_stopped(found, config, objects)
             if found.is_complete:
                 make_console().print(f"{found.path} is complete: there is nothing to go on with.")
@@ -95,6 +102,10 @@ def _finetune(config: RunConfig, overwrite: bool, objects: PythonObjects, resume
             stopped = Stopped(folder, config, None)
         else:
             stopped.require_same_data(prepared)
+            if stopped.saved is not None:
+                require_own_save(prepared.trainable, stopped.saved)
+            remove_partial(stopped.folder.path)  # nobody refuses any more: now the folder may change
+            Saves(stopped.folder.saves).remove_damaged()
         stop = Stop()
         stack.enter_context(stopped_by_signals(stop))
         return _train(prepared, stopped, stop, objects, started - stopped.seconds)

@@ -18,7 +18,10 @@ from tlkit.workflows.objects import PYTHON_MODEL, PythonObjects
 from tlkit.workflows.prepare import Prepared
 
 # What has no part in how a run learns.
-MAY_CHANGE = ("out", "trust", "data.source", "training.save_every", "cache.limit")
+MAY_CHANGE = (
+    *("out", "trust", "data.source", "cache.limit"),
+    *("training.save_every", "training.gradient_health", "export"),
+)
 EPOCHS = "training.epochs"
 SAME = ("id", "split", "label")
 
@@ -69,13 +72,14 @@ def read_stopped(folder: RunFolder, config: RunConfig, objects: PythonObjects) -
         ConfigError: Something is asked for that the run has otherwise; another version of tlkit saved it.
         StorageError: No save of it can be read.
     """
-    if not folder.asked.exists():
+    if not folder.asked.exists() and not folder.saves.exists():
         if folder.is_complete or not folder.stages.exists():  # or it stopped before it had begun
             return Stopped(folder, config, None)
         raise ConfigError(
             f"The run in {folder.path} left no saves: an older version of tlkit wrote it. Start anew: "
             "--overwrite"
         )
+    before = read_json(folder.asked) if folder.asked.exists() else {}
     own = load_config(folder.config).config
     if own.python != objects.names and not folder.is_complete:
         raise ConfigError(
@@ -83,7 +87,7 @@ def read_stopped(folder: RunFolder, config: RunConfig, objects: PythonObjects) -
             f"received {', '.join(objects.names) or 'none'}. Pass the same ones to "
             "tlkit.finetune(…, resume=True)."
         )
-    epochs = _require_same(config, own, read_json(folder.asked), folder)
+    epochs = _require_same(config, own, before, folder)
     if folder.is_complete:
         if epochs is not None:
             raise ConfigError(

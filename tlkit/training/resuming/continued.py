@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from tlkit.training.resuming.position import Position
+from tlkit.training.resuming.saver import StageState
 
 
 class ContinuedCallbacks(keras.callbacks.CallbackList):
@@ -16,8 +17,9 @@ class ContinuedCallbacks(keras.callbacks.CallbackList):
     Args:
         callbacks: Of the stage.
         position: Where it goes on.
-        put: Puts everything back, once training has begun.
-        put_metrics: Puts the metrics of the epoch back, once it has begun.
+        state: The stage, into which the save is put once training has begun, the metrics of an epoch once
+            that has begun.
+        saved: It is emptied then: it takes as much memory as the model and its optimizer.
         params: What Keras tells callbacks: `epochs`, `steps` and `model`.
     """
 
@@ -25,26 +27,29 @@ class ContinuedCallbacks(keras.callbacks.CallbackList):
         self,
         callbacks: Sequence[keras.callbacks.Callback],
         position: Position,
-        put: Callable[[], None],
-        put_metrics: Callable[[], None],
+        state: StageState,
+        saved: dict[str, Any],
         **params: Any,
     ) -> None:
         super().__init__(list(callbacks), verbose=0, **params)
         self._position = position
-        self._put = put
-        self._put_metrics = put_metrics
+        self._state = state
+        self._saved = saved
         self._epoch = -1
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
-        self._put()
+        self._state.put(self._saved)
+        if not self._position.step:
+            self._saved.clear()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
         super().on_epoch_begin(epoch, logs)
         if self._has_been(0):  # what they made is new, and what they had counted is as it was
-            self._put()
-            self._put_metrics()
+            self._state.put(self._saved)
+            self._state.put_metrics(self._saved)
+            self._saved.clear()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if not self._has_been(batch):

@@ -183,19 +183,30 @@ class StageState:
         put_variables(self.model.metrics_variables, saved["metrics"], self.run.strategy)
 
 
-def put_model(run: Trainable, progress: Progress, saved: dict[str, Any]) -> None:
-    """Give the model what it had learnt.
-
-    Raises:
-        ConfigError: Beside other weights than those that the run began with.
-    """
-    untouched = untouched_weights(run, progress)
+def require_own_save(run: Trainable, saved: dict[str, Any]) -> None:
+    """Raise the ConfigError for a save that is not of this run, or of other devices. To be called as soon as
+    the run is built: whoever is refused finds everything as it was."""
+    if saved["replicas"] != run.n_replicas:
+        raise ConfigError(
+            f"The run goes on with as many replicas as it began with: {saved['replicas']}, not "
+            f"{run.n_replicas}. Give it the same devices and workers, or start anew: --overwrite"
+        )
+    untouched = untouched_weights(run, saved_progress(run, saved))
     if list(hash_weights(untouched).values()) != saved["untouched"]:
         raise ConfigError(
             f"The weights of {run.backbone!r} are not those that the run began with. Use the backbone that "
             "it had, or start anew: --overwrite"
         )
-    put_variables(_touched(run, untouched), saved["model"], run.strategy)
+
+
+def saved_progress(run: Trainable, saved: dict[str, Any]) -> Progress:
+    """How far the stages are in a save."""
+    return Progress.from_plain(saved["progress"], [weight.path for weight in run.model.weights])
+
+
+def put_model(run: Trainable, progress: Progress, saved: dict[str, Any]) -> None:
+    """Give the model what it had learnt."""
+    put_variables(_touched(run, untouched_weights(run, progress)), saved["model"], run.strategy)
 
 
 def untouched_weights(run: Trainable, progress: Progress) -> list[keras.Variable]:
