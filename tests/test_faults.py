@@ -13,6 +13,7 @@ import traceback
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from test_feature_cache import EXACT, HEAD, cached_run, train
 from test_resume import STAGES, finish
@@ -220,6 +221,11 @@ def test_numbers_that_are_none_stop_a_stage_and_are_kept_nowhere(save_every, bat
     with pytest.raises(TrainingError, match=message) as caught:
         train_stages(run, STAGES[:1], tmp_path, [Spoil(batch)], Saving(saves))
     assert caught.value.keeps_best
+    file = tmp_path / "logs" / "not_finite.csv"
+    assert f"). All of them are in {file}. A lower" in str(caught.value)
+    listed = pd.read_csv(file)["id"].tolist()
+    assert len(listed) == run.global_batch_size
+    assert f"(examples {', '.join(listed[:4])}, and " in str(caught.value)
     assert all(np.isfinite(weight.numpy()).all() for weight in run.model.weights)
     saved, damaged = saves.read()
     assert damaged == []

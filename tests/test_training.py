@@ -62,9 +62,11 @@ def make_run(
         backbone = small_backbone(SIZE, dropout)
         head = make_head(HeadConfig(dropout=dropout), n_outputs=3)
         model = build_model(backbone, head)
+    splits = {"train": make_examples(n), "validation": make_examples(n_validation, seed=1)}
+    ids = np.concatenate([examples.ids for examples in splits.values()])
     dataset = Dataset(
-        manifest=Manifest(pd.DataFrame(), ("a", "b", "c")),
-        splits={"train": make_examples(n), "validation": make_examples(n_validation, seed=1)},
+        manifest=Manifest(pd.DataFrame({"id": ids}), ("a", "b", "c")),
+        splits=splits,
         report=pd.DataFrame(),
         name="colours",
     )

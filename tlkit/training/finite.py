@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 
-from tlkit.errors import TrainingError
+from tlkit.data.rows import list_some
+from tlkit.errors import StorageError, TrainingError
 from tlkit.exchange import gather
+from tlkit.results import write_csv
 from tlkit.training.freeze import moving_statistics
 from tlkit.training.resuming.snapshot import read_copies
 
@@ -27,13 +32,17 @@ class FiniteLoss(keras.callbacks.Callback):
 
     Args:
         stage: Its name.
-        name_batch: (epoch, step) → ids of the examples in that batch.
+        batch_of: (epoch, step) → rows of the manifest, those of the examples in that batch.
+        file: Where they are written down when it stops there. None: nowhere.
     """
 
-    def __init__(self, stage: str, name_batch: Callable[[int, int], Sequence[str]]) -> None:
+    def __init__(
+        self, stage: str, batch_of: Callable[[int, int], pd.DataFrame], file: Path | None = None
+    ) -> None:
         super().__init__()
         self.stage = stage
-        self.name_batch = name_batch
+        self.batch_of = batch_of
+        self.file = file
         self.epoch = 0
         self.batch = 0
 
@@ -72,8 +81,13 @@ class FiniteLoss(keras.callbacks.Callback):
         return f"stage {self.stage!r}, epoch {self.epoch + 1}, batch {self.batch + 1}"
 
     def _error(self, what: str) -> TrainingError:
-        ids = list(self.name_batch(self.epoch, self.batch))
+        examples = self.batch_of(self.epoch, self.batch)
+        where = ""
+        if self.file is not None:
+            with suppress(StorageError):  # what is wrong with the loss says more
+                write_csv(self.file, examples)
+                where = f" All of them are in {self.file}."
         return TrainingError(
-            f"{what} (examples {', '.join(ids[:4])}{' …' if len(ids) > 4 else ''}). "
+            f"{what} (examples {list_some(examples['id'].tolist(), 4)}).{where} "
             "A lower --learning-rate usually helps; check the labels of these examples, too."
         )

@@ -134,11 +134,13 @@ class Fit:
         run, place = self.run, self.state.progress.place
         plan = run.plan_batches(place.index)
 
-        def name_batch(epoch: int, step: int) -> Sequence[str]:
+        def batch_of(epoch: int, step: int) -> pd.DataFrame:
             rows = rows_of_batch(plan, place.first_epoch + epoch, step)
-            return [str(name) for name in run.dataset.splits["train"].ids[rows]]
+            table = run.dataset.manifest.table.set_index("id", drop=False)
+            return table.loc[run.dataset.splits["train"].ids[rows].tolist()]
 
-        return FiniteLoss(stage.name, name_batch)
+        is_chief = run.share.first == 0
+        return FiniteLoss(stage.name, batch_of, self.folder / "logs" / "not_finite.csv" if is_chief else None)
 
     def _built_in(self, stage: Stage, finite: FiniteLoss) -> list[keras.callbacks.Callback]:
         run = self.run
