@@ -136,8 +136,8 @@ class Fit:
 
         def batch_of(epoch: int, step: int) -> pd.DataFrame:
             rows = rows_of_batch(plan, place.first_epoch + epoch, step)
-            table = run.dataset.manifest.table.set_index("id", drop=False)
-            return table.loc[run.dataset.splits["train"].ids[rows].tolist()]
+            table = run.dataset.manifest.table
+            return table[table["id"].isin(run.dataset.splits["train"].ids[rows])]
 
         is_chief = run.share.first == 0
         return FiniteLoss(stage.name, batch_of, self.folder / "logs" / "not_finite.csv" if is_chief else None)
