@@ -28,7 +28,8 @@ def test_ctrl_c_keeps_a_model_only_where_an_epoch_has_ended(stage, kept, photos,
     def press():
         raise KeyboardInterrupt
 
-    out, go_on = tmp_path / "run", f"go on with: tlkit finetune --out {tmp_path / 'run'} --resume"
+    out = tmp_path / "run"
+    go_on = f"go on with: tlkit.finetune(out='{out}', resume=True, …) and the same callbacks"
     best = f". The best model so far is in {out}; use it with: tlkit predict {out}, or"
     with pytest.raises(Interrupted) as caught:
         finetune(photos, out, callback=InStage(press, stage, epoch=1))
@@ -43,6 +44,6 @@ def test_ctrl_c_after_training_names_the_model_that_is_written(photos, tmp_path,
 
     monkeypatch.setattr(importlib.import_module("tlkit.workflows.finetune"), "save_outputs", press)
     out = tmp_path / "run"
-    with pytest.raises(Interrupted, match=f"The best model so far is in {out}; .* --resume$"):
+    with pytest.raises(Interrupted, match=f"The best model so far is in {out}; .* the same callbacks$"):
         finetune(photos, out, plan="head", epochs=1)
     assert RunFolder(out).model.exists()

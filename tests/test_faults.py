@@ -141,7 +141,7 @@ def test_a_file_that_goes_away_or_changes_is_named_and_the_best_model_is_kept(wh
     assert f"({reason}), " in message
     assert message.endswith(
         f"Put them back as they were. The best model so far is in {out}. When that is mended, "
-        f"go on with: tlkit finetune --out {out} --resume"
+        f"go on with: tlkit.finetune(out='{out}', resume=True, …) and the same callbacks"
     )
     assert "\n" not in message
     require_kept(out)
@@ -183,7 +183,7 @@ def test_what_a_users_own_callback_raises_comes_through(photos, whole, tmp_path,
     assert caught.value is error
     assert caught.value.args == ("mine",)
     assert "my_mistake" in [frame.name for frame in traceback.extract_tb(caught.tb)]
-    go_on = f"go on with: tlkit finetune --out {tmp_path / 'run'} --resume"
+    go_on = f"go on with: tlkit.finetune(out='{tmp_path / 'run'}', resume=True, …) and the same callbacks"
     assert f"Stopped by LookupError; when that is mended, {go_on}" in capsys.readouterr().err
     assert RunFolder(tmp_path / "run").read_state()["status"] == "failed"
     assert Saves(tmp_path / "run" / "state").read()[0] is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from tlkit.config import CacheConfig
 from tlkit.data import Manifest
 from tlkit.errors import StorageError
 from tlkit.features import DiskTable, MemoryTable, stored_tables
+from tlkit.features.users import register, unregister
 from tlkit.plans import Stage
 from tlkit.preprocessing.views import plain_view
 from tlkit.training import features_of_split, require_room_for
@@ -232,3 +234,14 @@ def test_features_that_a_stage_does_not_start_from_make_room_for_its_own(tmp_pat
     _, trained = train(cached_run(limited(60_000)), tmp_path, TOP, Stage("lower", 2, 1, 0.01))
     assert [record.cache["mode"] for record in trained.records] == ["disk", "disk"]
     assert [table.key for table in stored_tables()] == [trained.records[1].cache["key"]]
+
+
+def test_what_a_process_that_has_ended_left_as_a_user_goes_with_the_next_one(tmp_path):
+    (tmp_path / "table" / "users").mkdir(parents=True)
+    (tmp_path / "table" / "users" / "1-dead").touch()
+    one, other = register(tmp_path / "table"), register(tmp_path / "table")
+    users = [Path(user.lock_file).name for user in (one, other)]
+    assert sorted(path.name for path in (tmp_path / "table" / "users").iterdir()) == sorted(users)
+    for user in (one, other):
+        unregister(user)
+    assert not any((tmp_path / "table" / "users").iterdir())

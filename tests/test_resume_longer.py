@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,14 +13,15 @@ from test_resume import KillAt, Killed, make
 from test_resume_processes import assert_same
 
 import tlkit
+from tlkit.config import RunConfig
 from tlkit.errors import ConfigError, DataError
 from tlkit.plans import Stage
-from tlkit.results import Saves
+from tlkit.results import RunFolder, Saves
 from tlkit.training import Saving, train_stages
 from tlkit.training import stages as stage_loop
 from tlkit.training.resuming import saver
 from tlkit.training.resuming.saver import SaveProgress
-from tlkit.workflows.resume import _unlike
+from tlkit.workflows.resume import Stopped, _unlike
 
 from conftest import make_pictures
 
@@ -177,6 +179,19 @@ def test_what_is_asked_of_a_complete_run_has_to_be_the_same(longer):
         tlkit.finetune(out=longer[4], resume=True, head={"dropout": 0.4}, seed=99)
     with pytest.raises(ConfigError, match="plan.name is 'head_then_all', not 'lora'"):
         tlkit.finetune(out=longer[4], resume=True, plan="lora")
+
+
+@pytest.mark.parametrize(
+    ("position", "line"),
+    [
+        ({"epoch": 1, "step": 3, "ended": False}, "Going on in stage 'head', epoch 2, after step 3."),
+        ({"epoch": 1, "step": 0, "ended": False}, "Going on in stage 'head', epoch 2."),
+        ({"epoch": 2, "step": 0, "ended": True}, "Going on after stage 'head'."),
+    ],
+)
+def test_it_says_where_it_goes_on(position, line):
+    saved = {"progress": {"begun": [{"name": "head"}]}, "position": position}
+    assert Stopped(RunFolder(Path("run")), RunConfig(), saved).where == line
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import filelock
 
-from tlkit.zoo.users import USERS, is_used
+from tlkit.zoo.users import is_used, use
 
 _ENTRANCE = ".lock"  # beside the tables, because it has to outlive them; held for moments
 
@@ -22,10 +20,7 @@ def register(folder: Path) -> filelock.BaseFileLock:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _entrance(folder):
-        (folder / USERS).mkdir(parents=True, exist_ok=True)
-        user = filelock.FileLock(folder / USERS / f"{os.getpid()}-{secrets.token_hex(4)}")
-        user.acquire()
-    return user
+        return use(folder)
 
 
 def unregister(user: filelock.BaseFileLock) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import keras
@@ -16,7 +16,9 @@ from tlkit.workflows.evaluate import save_model
 
 
 @contextmanager
-def ending_told(model: keras.Model, folder: RunFolder, speaks: bool = True) -> Iterator[None]:
+def ending_told(
+    model: keras.Model, folder: RunFolder, speaks: bool = True, objects: Sequence[str] = ()
+) -> Iterator[None]:
     """Whatever ends the block early is noted in the run folder, and what is raised says how to go on.
 
     What a user's own code raises stays as it is. A disk that is full may hold none of this: then the saves
@@ -27,11 +29,15 @@ def ending_told(model: keras.Model, folder: RunFolder, speaks: bool = True) -> I
             which is written.
         folder: The run's.
         speaks: Whether this is the one of several workers that writes the model, and says so.
+        objects: Names of the Python objects that the run was given, and that no shell can give again.
 
     Raises:
         Interrupted: Ctrl-C was pressed.
     """
     go_on = f"go on with: tlkit finetune --out {shlex.quote(str(folder.path))} --resume"
+    if objects:
+        same = f"the same {', '.join(objects)}"
+        go_on = f"go on with: tlkit.finetune(out={str(folder.path)!r}, resume=True, …) and {same}"
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as pressed:

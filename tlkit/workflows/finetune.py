@@ -104,6 +104,7 @@ def _finetune(config: RunConfig, overwrite: bool, objects: PythonObjects, resume
             stopped.require_same_data(prepared)
             if stopped.saved is not None:
                 require_own_save(prepared.trainable, stopped.saved)
+            make_console().print(stopped.where, highlight=False, soft_wrap=True)
             remove_partial(stopped.folder.path)  # nobody refuses any more: now the folder may change
             Saves(stopped.folder.saves).remove_damaged()
         stop = Stop()
@@ -115,7 +116,8 @@ def _train(prepared: Prepared, stopped: Stopped, stop: Stop, objects: PythonObje
     """The stages, and what follows them."""
     folder, trainable = stopped.folder, prepared.trainable
     saves = Saves(folder.saves)
-    with ending_told(trainable.model, folder, speaks=is_chief(prepared.config.strategy)):
+    speaks = is_chief(prepared.config.strategy)
+    with ending_told(trainable.model, folder, speaks, objects.names):
         if stopped.is_longer and stopped.saved is not None:
             saves.write(stopped.saved)  # before the config, which never says more than the save does
         _write_config(prepared, folder)
@@ -130,7 +132,7 @@ def _train(prepared: Prepared, stopped: Stopped, stop: Stop, objects: PythonObje
         folder.complete(
             Result(metrics, tuple(trained.records), seconds, environment(), tuple(trained.resumed))
         )
-    meet_at_end(trainable.strategy, is_chief(prepared.config.strategy))
+    meet_at_end(trainable.strategy, is_chief=speaks)
     return load_run(folder.path).holding(trainable.model)
 
 

@@ -44,6 +44,17 @@ class Stopped:
         records = self.saved["progress"]["records"]
         return float(self.saved["seconds"] + sum(record["seconds"] for record in records))
 
+    @property
+    def where(self) -> str:
+        """Where it goes on, in words."""
+        if self.saved is None:
+            return "Nothing was saved yet: from the beginning."
+        stage, position = self.saved["progress"]["begun"][-1]["name"], self.saved["position"]
+        if position["ended"]:
+            return f"Going on after stage {stage!r}."
+        after = f", after step {position['step']}" if position["step"] else ""
+        return f"Going on in stage {stage!r}, epoch {position['epoch'] + 1}{after}."
+
     def require_same_data(self, prepared: Prepared) -> None:
         """Raise the DataError for examples that are not those that the run began with."""
         if self.saved is None:

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.zoo.cache import home, storage_errors
-from tlkit.zoo.users import USERS, is_free, is_used
+from tlkit.zoo.users import is_used, use
 
 ABOUT = "about.json"
 _KEY_DIGITS = 24
@@ -127,16 +126,7 @@ def clear_datasets() -> tuple[int, int]:
 @functools.cache
 def hold(place: Path) -> Any:
     """Have others see, until this process ends, that it reads the data set at `place`, whose lock it has."""
-    import filelock
-
-    users = place / USERS
-    users.mkdir(exist_ok=True)
-    for other in users.glob("*"):
-        if is_free(other):  # of a process that has ended
-            other.unlink(missing_ok=True)
-    lock = filelock.FileLock(users / f"{os.getpid()}-{secrets.token_hex(4)}", thread_local=False)
-    lock.acquire()
-    return lock
+    return use(place)
 
 
 @contextmanager
