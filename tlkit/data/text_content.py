@@ -24,7 +24,7 @@ from tlkit.preprocessing.text_normalization import normalize_texts
 Cleaner = Callable[[Sequence[str]], list[str]]
 
 _TOGETHER = 512  # texts that are looked at at once,
-_TOGETHER_BYTES = 2**22  # fewer where their records are long
+_TOGETHER_BYTES = 2**20  # fewer where their records are long
 _LONGEST = 1000  # characters
 _REPLACED = "\ufffd"
 # UTF-8 that was read as Latin-1 or Windows-1252: é became Ã©, ’ became â€™.
