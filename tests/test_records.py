@@ -384,8 +384,7 @@ def test_texts_in_records_are_read_like_those_of_a_table(tmp_path: Path) -> None
     spec = DataConfig(source=str(path))
     assert modality_of(None, spec) == "text"
     rows = read_text_rows(str(path), spec, "classify")
-    assert rows.records is not None
-    assert [rows.records.read(row).decode() for row in range(4)] == [one["text"] for one in texts]
+    assert [rows.read(row).decode() for row in range(4)] == [one["text"] for one in texts]
     assert rows.labels["label"].tolist() == [0, 1, 0, 1]
     assert rows.describe(2) == "texts.tfrecord, record 3"
     report = check(spec)
