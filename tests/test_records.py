@@ -68,7 +68,7 @@ def load_pictures(source: Any, preprocessing: ImagePreprocessing, **options: Any
 
 
 def records_of(place: Path) -> Records:
-    return scan_records(find_record_files(place).files, "image", ()).records
+    return scan_records(find_record_files(place).files, ("image",), ()).records
 
 
 def error_of(call: Callable[[], Any]) -> str:
@@ -311,7 +311,7 @@ def test_features_are_found_by_the_usual_names_and_by_what_is_in_them(
 ) -> None:
     rows = read_records(one_of(tmp_path, **features), DataConfig())
     assert rows.records is not None
-    assert (rows.records.feature, rows.labels.iloc[:, 0].tolist()) == expected
+    assert (*rows.records.features, rows.labels.iloc[:, 0].tolist()) == expected
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_features_are_those_that_the_config_names(tmp_path: Path) -> None:
     columns = Columns(path="thumb", label=("kind", "far"), weight="w")
     rows = read_records(path, DataConfig(columns=columns, split=Split(group_by="who")))
     assert rows.records is not None
-    assert rows.records.feature == "thumb"
+    assert rows.records.features == ("thumb",)
     assert rows.labels.iloc[0].to_dict() == {"kind": "k", "far.0": 0.5, "far.1": 1.5}
     assert rows.weights is not None
     assert rows.weights.tolist() == [2.0] * 3
@@ -384,19 +384,19 @@ def test_texts_in_records_are_read_like_those_of_a_table(tmp_path: Path) -> None
     spec = DataConfig(source=str(path))
     assert modality_of(None, spec) == "text"
     rows = read_text_rows(str(path), spec, "classify")
-    assert list(rows.texts or ()) == [one["text"] for one in texts]
+    assert [rows.read(row).decode() for row in range(4)] == [one["text"] for one in texts]
     assert rows.labels["label"].tolist() == [0, 1, 0, 1]
     assert rows.describe(2) == "texts.tfrecord, record 3"
     report = check(spec)
     assert (report.modality, report.usable) == ("text", 4)
 
 
-def test_texts_are_held_by_nobody_but_who_reads_them(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "texts.tfrecord", [{"text": "a", "label": 0}])
-    scan = weakref.ref(scan_records([path], None, ("text",)))
+def test_words_are_held_by_nobody_but_who_reads_them(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "words.tfrecord", [{"tokens": ["a", "b"], "label": [0, 0]}])
+    scan = weakref.ref(scan_records([path], (), ("tokens",)))
     gc.collect()
     assert scan() is None
-    assert scan_records([path], "text", ()) is scan_records([path], "text", ())  # where they lie
+    assert scan_records([path], ("text",), ()) is scan_records([path], ("text",), ())  # where they lie
 
 
 def test_pairs_and_tokens_in_records(tmp_path: Path) -> None:
@@ -405,7 +405,9 @@ def test_pairs_and_tokens_in_records(tmp_path: Path) -> None:
     write_file(tmp_path / "test.tfrecord", pairs[:1])
     spec = DataConfig(columns=Columns(label="score"))
     rows = read_text_records(tmp_path, spec, "embed")
-    assert sorted(rows.texts or ()) == [("a b", "c"), ("a b", "c"), ("d", "e")]
+    assert rows.records is not None
+    assert rows.texts is None
+    assert sorted(map(rows.records.parts, range(3))) == [(b"a b", b"c"), (b"a b", b"c"), (b"d", b"e")]
     assert rows.splits is not None
     assert sorted(rows.splits.tolist()) == ["test", "train", "train"]
     assert read_text_records(path, DataConfig(), "embed").labels.shape == (2, 0)

@@ -21,9 +21,10 @@ from tlkit.errors import DataError
 def checked_reader(
     read: Callable[[tf.Tensor], tf.Tensor], marks: npt.NDArray[np.int64]
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """`read`, from indices (batch,) to contents, strings (batch,), that fails where a content has changed.
+    """`read`, from indices (batch,) to contents, strings (batch,) or (batch, 2), that fails where a content
+    has changed.
 
-    `marks` are the fingerprints of all contents as they should be, int64 (n,).
+    `marks` are the fingerprints of all contents as they should be, int64 (n,) or (n, 2).
     """
     expected = tf.constant(marks)
 

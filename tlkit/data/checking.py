@@ -82,7 +82,8 @@ def check(
     if task in TEXT_TASKS or modality_of(source, spec) == "text":
         rows, labels, objective = read_labelled(spec, task, pair, source)
         texts = read_text_content(rows, task, Normalization())
-        return _report(rows, labels, texts, texts.keys, _count_words(texts), objective, spec, "text")
+        sizes = dict(zip(("words", "words of the second text"), texts.words.T, strict=False))
+        return _report(rows, labels, texts, texts.keys, sizes, objective, spec, "text")
     rows = read_rows(source, spec)
     labels = parse_labels(rows, task, merge=spec.merge_labels)
     sides = np.zeros((len(rows), 2), np.int32)
@@ -170,18 +171,6 @@ def _values(labels: Labels, usable: npt.NDArray[np.bool_]) -> dict[str, dict[str
 
 def _spread(values: npt.NDArray[Any]) -> dict[str, float]:
     return {"min": float(values.min()), "median": float(np.median(values)), "max": float(values.max())}
-
-
-def _count_words(content: TextContent) -> dict[str, npt.NDArray[Any]]:
-    def count(texts: Sequence[Any]) -> npt.NDArray[Any]:
-        return np.array([len(text.split() if isinstance(text, str) else text) for text in texts])
-
-    if content.samples.ndim == 1:
-        return {"words": count(content.samples.tolist())}
-    return {
-        "words": count(content.samples[:, 0].tolist()),
-        "words of the second text": count(content.samples[:, 1].tolist()),
-    }
 
 
 def _duplicates(

@@ -154,7 +154,7 @@ def _numbers(rows: Rows, objective: Task) -> Labels:
         _refuse_missing(rows, values)
         wrong = [row for row, value in enumerate(values) if not _is_number(value)]
         if wrong:
-            names_task = "pair" if rows.texts and isinstance(rows.texts[0], tuple) else "classify"
+            names_task = "pair" if rows.are_pairs else "classify"
             raise DataError(
                 f"{rows.where}: task={objective} needs numbers, but {len(wrong)} labels in {column!r} are "
                 f"not; the first is {values[wrong[0]]!r} ({rows.describe(wrong[0])}). For names use "

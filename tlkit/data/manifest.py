@@ -29,7 +29,8 @@ class Manifest:
     split was made by. `classes` are sorted names, None for regression.
 
     Of texts, `path` is the file, or the line or row of the source, and `text` (and `text_b`) follow it as
-    read, words joined by spaces; a text of more than 1,000 characters is only referred to and "" here.
+    read, words joined by spaces; a text of more than 1,000 characters is only referred to and "" here, and so
+    is any that stays in its record.
     """
 
     table: pd.DataFrame
@@ -40,14 +41,14 @@ class Manifest:
 class Examples:
     """The examples of one split, ready to feed.
 
-    `samples`: uint8 (n, H, W, 3), None where each epoch decodes again from `records` or else `paths`; of
-    texts an object array of normalised strings (n,), of pairs (n, 2), or of lists of words (n,). `targets`:
+    `samples`: uint8 (n, H, W, 3); of texts an object array of normalised strings (n,), of pairs (n, 2), or of
+    lists of words (n,). None where each epoch reads again, from `records` or else `paths`. `targets`:
     int32 (n,) for `classify`, float32 (n, classes) of 0 and 1 for `multilabel`, float32 (n,) or (n, k) for
     `regress`, an object array of int32 arrays, one tag per word, for `tokens`, float32 (n,) for `embed`, NaN
     without a score. `weights`: float32 (n,), where the source brought them. `lengths`: int32 (n,), the tokens
     of each text as the model sees it: cut, special tokens included, all of its windows (padded) where it has
-    several; None for pictures. `marks`: int64 (n,), where each epoch decodes again: what tells whether a
-    content is still the one that was read at first (see `checked_reader`).
+    several; None for pictures. `marks`: int64 (n,), of pairs of texts (n, 2), where each epoch reads again:
+    what tells whether a content is still the one that was read at first (see `checked_reader`).
     """
 
     ids: npt.NDArray[np.str_]

@@ -156,8 +156,11 @@ def sample_reader(
     examples: Examples, preprocessing: ImagePreprocessing | TextPreprocessing
 ) -> Callable[[tf.Tensor], Any]:
     """From indices (batch,) to samples."""
+    if examples.samples is None:
+        read = _content_reader(examples)
+        return _shaped(lambda indices: preprocessing.decode_batch(read(indices)), preprocessing)
     if isinstance(preprocessing, ImagePreprocessing):
-        return _picture_reader(examples, preprocessing)
+        return _shaped(_picture_reader(examples.samples), preprocessing)
     assert isinstance(examples.samples, np.ndarray)
     texts = text_tensor(examples.samples)
     return lambda indices: tf.gather(texts, indices)
@@ -175,22 +178,28 @@ def _target_reader(examples: Examples) -> Callable[[tf.Tensor], tf.Tensor]:
     return lambda indices: tf.gather(tags, indices).to_tensor(-1)
 
 
-def _picture_reader(
-    examples: Examples, preprocessing: ImagePreprocessing
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """From indices (batch,) to samples (batch, H, W, 3)."""
+def _shaped(
+    samples_of: Callable[[tf.Tensor], Any], preprocessing: ImagePreprocessing | TextPreprocessing
+) -> Callable[[tf.Tensor], Any]:
+    if isinstance(preprocessing, TextPreprocessing):
+        return samples_of
     shape = (None, preprocessing.image_size, preprocessing.image_size, 3)
-    if examples.samples is not None:
-        # Not by Python in the pipeline (tf.numpy_function), which deadlocks now and then: an iterator that is
-        # deleted waits, with the interpreter's lock, for a batch that needs that lock.
-        samples = examples.samples
-        pictures = samples if isinstance(samples, Pictures) else Pictures.of(samples)
-        tensor, rows = as_tensor(pictures.array), tf.constant(pictures.rows)
-        return lambda indices: tf.ensure_shape(tf.gather(tensor, tf.gather(rows, indices)), shape)
+    return lambda indices: tf.ensure_shape(samples_of(indices), shape)
+
+
+def _picture_reader(samples: npt.NDArray[Any] | Pictures) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From indices (batch,) to samples (batch, H, W, 3)."""
+    # Not by Python in the pipeline (tf.numpy_function), which deadlocks now and then: an iterator that is
+    # deleted waits, with the interpreter's lock, for a batch that needs that lock.
+    pictures = samples if isinstance(samples, Pictures) else Pictures.of(samples)
+    tensor, rows = as_tensor(pictures.array), tf.constant(pictures.rows)
+    return lambda indices: tf.gather(tensor, tf.gather(rows, indices))
+
+
+def _content_reader(examples: Examples) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From indices (batch,) to what is in the files or records, strings (batch,) or (batch, 2)."""
     read = _file_reader(examples) if examples.records is None else examples.records.reader()
-    if examples.marks is not None:
-        read = checked_reader(read, examples.marks)
-    return lambda indices: tf.ensure_shape(preprocessing.decode_batch(read(indices)), shape)
+    return read if examples.marks is None else checked_reader(read, examples.marks)
 
 
 def _file_reader(examples: Examples) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -70,11 +70,11 @@ def look_at(files: Sequence[Path]) -> dict[str, Feature]:
     return dict(sorted(found.items()))
 
 
-def scan_records(files: Sequence[Path], content: str | None, columns: Sequence[str]) -> Scan:
-    """Read all records once. `content` is the feature of bytes that stays where it is, `columns` are kept.
+def scan_records(files: Sequence[Path], content: Sequence[str], columns: Sequence[str]) -> Scan:
+    """Read all records once. `content` are features of bytes that stay where they are, `columns` are kept.
 
-    Where a picture lies is remembered of what was scanned last, as long as its files stay the same. Texts are
-    not: they would be held here beside whoever asked.
+    Where contents lie is remembered of what was scanned last, as long as its files stay the same. Without
+    any, nothing is: words would be held here beside whoever asked.
 
     Raises DataError for a file that is damaged and for what is no `tf.train.Example`, StorageError.
     """
@@ -85,8 +85,8 @@ def scan_records(files: Sequence[Path], content: str | None, columns: Sequence[s
         except OSError as error:
             raise StorageError(f"Cannot read {path}: {error.strerror}.") from None
         marks.append((str(path.absolute()), state.st_size, state.st_mtime_ns))
-    scan = _scan if content is None else _remembered_scan
-    return scan(tuple(marks), content, tuple(columns))
+    scan = _remembered_scan if content else _scan
+    return scan(tuple(marks), tuple(content), tuple(columns))
 
 
 def records_in(path: Path, take: int = -1) -> Iterator[bytes]:
@@ -130,7 +130,7 @@ def _damaged(path: Path, number: int) -> DataError:
     )
 
 
-def _scan(marks: tuple[_MARK, ...], content: str | None, names: tuple[str, ...]) -> Scan:
+def _scan(marks: tuple[_MARK, ...], content: tuple[str, ...], names: tuple[str, ...]) -> Scan:
     file_of, offsets, lengths = array("i"), array("q"), array("q")
     numbers: list[int] = []
     columns: dict[str, list[Any]] = {name: [] for name in names}
@@ -141,8 +141,8 @@ def _scan(marks: tuple[_MARK, ...], content: str | None, names: tuple[str, ...])
             offset = 0
             for number, raw in enumerate(records_in(Path(path)), 1):
                 features = _features(raw, Path(path), number)
-                if content is not None and (problem := _content_problem(features, content)):
-                    broken[len(offsets)] = problem
+                if problems := [found for name in content if (found := _content_problem(features, name))]:
+                    broken[len(offsets)] = problems[0]
                 for name, column in columns.items():
                     column.append(_one_or_all(features, name))
                 file_of.append(which)
@@ -158,7 +158,7 @@ def _scan(marks: tuple[_MARK, ...], content: str | None, names: tuple[str, ...])
         file_of=np.array(file_of, np.int32),
         offsets=np.array(offsets, np.int64),
         lengths=np.array(lengths, np.int64),
-        feature=content or "",
+        features=content,
     )
     return Scan(records, columns, numbers, broken)
 
@@ -188,7 +188,7 @@ def _content_problem(features: Any, name: str) -> str | None:
     if not values:
         return f"has no feature {name!r}"
     if kind != "bytes" or len(values) > 1:
-        return f"has {len(values)} values of {kind} in {name!r}, not the bytes of one file"
+        return f"has {len(values)} values of {kind} in {name!r}, not one of bytes"
     return None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tlkit.config import Columns, DataConfig, Task
+from tlkit.config import DataConfig, Task
 from tlkit.data.record_features import (
     DEFAULTS,
     LABELS,
@@ -26,7 +26,7 @@ from tlkit.data.record_files import RecordFiles, find_record_files, is_pattern
 from tlkit.data.record_scan import Scan, look_at, scan_records
 from tlkit.data.rows import Note, Rows, short_name
 from tlkit.data.table import read_weights
-from tlkit.data.text_table import content_columns, read_text_frame
+from tlkit.data.text_table import as_text, content_columns
 from tlkit.errors import DataError, StorageError
 
 _SEPARATOR = "|"  # between several labels of one example
@@ -43,25 +43,13 @@ def read_records(place: Path, spec: DataConfig) -> Rows:
     where, found = str(place), find_record_files(place)
     features = look_at(found.files)
     picture, labels = picture_feature(features, spec, where), label_features(features, spec, where)
-    scan = scan_records(found.files, picture, kept_features(features, spec, labels, where))
-    table = pd.DataFrame(scan.columns, dtype=object)
-    return Rows(
-        where=where,
-        name=_name(place),
-        labels=pd.DataFrame(_label_columns(scan, labels, place), dtype=object),
-        records=scan.records,
-        splits=_splits(found, scan),
-        weights=read_weights(table, spec, where),
-        extras=table,
-        notes=_notes(found),
-        names=_names(scan),
-        broken=scan.broken,
-    )
+    scan = scan_records(found.files, (picture,), kept_features(features, spec, labels, where))
+    return _make_rows(place, found, scan, _label_columns(scan, labels, place), spec)
 
 
 def read_text_records(place: Path, spec: DataConfig, task: Task) -> Rows:
-    """The rows of files of records with texts, in the features that `spec.columns` names. Unlike pictures,
-    they are held in memory. Raises what `read_records` raises."""
+    """The rows of files of records with texts, in the features that `spec.columns` names. Words with tags,
+    unlike all else, are held in memory. Raises what `read_records` raises."""
     where, found = str(place), find_record_files(place)
     features = look_at(found.files)
     content = content_columns(spec, task)
@@ -69,25 +57,37 @@ def read_text_records(place: Path, spec: DataConfig, task: Task) -> Rows:
         require_feature(features, name, f"columns.{key}", where, kind="bytes")
     is_unscored = task == "embed" and spec.columns.label == DEFAULTS.label and not set(LABELS) & set(features)
     labels = () if is_unscored else label_features(features, spec, where)
-    scan = scan_records(found.files, None, kept_features(features, spec, (*content, *labels), where))
-    if task == "tokens":
-        own = {name: _lists(scan.columns[name]) for name in content}
-        own |= {name: _lists(scan.columns[name], _class_names(place, name)) for name in labels}
-    else:
-        own = _label_columns(scan, labels, place)
-        labels = tuple(own)
-    table = pd.DataFrame({**scan.columns, **own}, dtype=object)
-    named = {key: getattr(spec.columns, key) for key in ("text", "text_b", "tokens", "weight")}
-    if labels:
-        named["label"] = labels[0] if len(labels) == 1 else labels
-    spec = spec.model_copy(update={"columns": Columns.model_validate(named)})
-    rows = read_text_frame(table, spec, task, where=where, name=_name(place), names=_names(scan))
-    return replace(rows, splits=_splits(found, scan), notes=(*rows.notes, *_notes(found)))
+    if task != "tokens":
+        scan = scan_records(found.files, tuple(content), kept_features(features, spec, labels, where))
+        return _make_rows(place, found, scan, _label_columns(scan, labels, place), spec)
+    scan = scan_records(found.files, (), kept_features(features, spec, (*content, *labels), where))
+    tags = {name: _lists(scan.columns[name], _class_names(place, name)) for name in labels}
+    (words,) = (_lists(scan.columns[name]) for name in content)
+    rows = _make_rows(place, found, scan, tags, spec)
+    return replace(rows, texts=words, records=None, extras=rows.extras.drop(columns=list(content)))
 
 
 def hold_texts(place: Path, spec: DataConfig) -> bool:
     """Whether files of records hold texts, not pictures. Raises what `read_records` raises."""
     return are_texts(look_at(find_record_files(place).files), spec)
+
+
+def _make_rows(
+    place: Path, found: RecordFiles, scan: Scan, labels: dict[str, list[Any]], spec: DataConfig
+) -> Rows:
+    table = pd.DataFrame(scan.columns, range(len(scan.records)), dtype=object)
+    return Rows(
+        where=str(place),
+        name=_name(place),
+        labels=pd.DataFrame(labels, table.index, dtype=object),
+        records=scan.records,
+        splits=_splits(found, scan),
+        weights=read_weights(table, spec, str(place)),
+        extras=table,
+        notes=_notes(found),
+        names=_names(scan),
+        broken=scan.broken,
+    )
 
 
 def _label_columns(scan: Scan, labels: Sequence[str], place: Path) -> dict[str, list[Any]]:
@@ -132,7 +132,7 @@ def _label(value: Any, names: Sequence[str]) -> Any:
 def _lists(values: Sequence[Any], names: Sequence[str] = ()) -> list[list[Any]]:
     """Words or tags of each record."""
     lists = [value if isinstance(value, list) else [] if value is None else [value] for value in values]
-    return [[_label(one, names) for one in each] for each in lists]
+    return [[as_text(_label(one, names)) for one in each] for each in lists]
 
 
 def _class_names(place: Path, label: str) -> list[str]:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 HEADER, FOOTER = 12, 4  # bytes around each record: its length, and two checksums
+BETWEEN = b"\x1f"  # the two texts of a pair, where they are one
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +25,14 @@ class Records:
         file_of: Which of the files holds a record, int32 (n,).
         offsets: Where in it the record begins, in bytes, int64 (n,).
         lengths: How many bytes it has, int64 (n,).
-        feature: The feature of each `tf.train.Example` whose bytes are its content.
+        features: The feature of each `tf.train.Example` whose bytes are its content, or both of a pair.
     """
 
     files: tuple[str, ...]
     file_of: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
-    feature: str
+    features: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -43,28 +44,35 @@ class Records:
         )
 
     def read(self, number: int) -> bytes:
-        """The content of one record. Raises OSError where it cannot be read, or is not there any more."""
+        """The content of one record, of a pair both texts. Raises what `parts` raises."""
+        return BETWEEN.join(self.parts(number))
+
+    def parts(self, number: int) -> tuple[bytes, ...]:
+        """What each of the features holds. Raises OSError where it cannot be read, or is not there any
+        more."""
         path = self.files[self.file_of[number]]
         with open(path, "rb") as file:  # noqa: PTH123  as fast as it goes: this is called for each record
             file.seek(int(self.offsets[number]) + HEADER)
             raw = file.read(int(self.lengths[number]))
         try:
-            content: bytes = (
-                tf.train.Example.FromString(raw).features.feature[self.feature].bytes_list.value[0]
-            )
+            found = tf.train.Example.FromString(raw).features.feature
+            return tuple(found[name].bytes_list.value[0] for name in self.features)
         except (DecodeError, IndexError):
             raise OSError(errno.EIO, "the file has changed since its records were counted", path) from None
-        return content
 
     def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """From indices (batch,) to contents, strings (batch,), in the graph. Checksums are checked."""
-        files, feature = tf.constant(self.files), self.feature
+        """From indices (batch,) to contents in the graph, strings (batch,), or (batch, 2) of pairs. Checksums
+        are checked."""
+        files = tf.constant(self.files)
+        wanted = {name: tf.io.FixedLenFeature((), tf.string) for name in self.features}
         file_of, offsets = tf.constant(self.file_of), tf.constant(self.offsets)
 
         def read(indices: tf.Tensor) -> tf.Tensor:
             places = tf.gather(files, tf.gather(file_of, indices)), tf.gather(offsets, indices)
             raw = tf.map_fn(_record_at, places, fn_output_signature=tf.TensorSpec((), tf.string))
-            return tf.io.parse_example(raw, {feature: tf.io.FixedLenFeature((), tf.string)})[feature]
+            found = tf.io.parse_example(raw, wanted)
+            contents = [found[name] for name in self.features]
+            return contents[0] if len(contents) == 1 else tf.stack(contents, axis=1)
 
         return read
 

@@ -36,8 +36,9 @@ class Note(NamedTuple):
 class Rows:
     """One row per example, in an order that does not depend on the file system.
 
-    `where` names the source in messages. `paths` (absolute), `records` (each a picture), `pictures` (arrays
-    of any accepted form) or `texts` (each a string, a pair of strings, or a list of words) hold the content.
+    `where` names the source in messages. `paths` (absolute), `records` (each a picture, a text or a pair of
+    texts), `pictures` (arrays of any accepted form) or `texts` (each a string, a pair of strings, or a list
+    of words) hold the content.
     `labels` has a column per label column, values as in the source; none for pairs without a score. `splits`
     are the source's own ("" leaves a row out). `extras` are further columns, to group or stratify by.
     `empty_classes` are class folders without a picture or text. `hint` may end the message about a single
@@ -63,6 +64,13 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether the content are pairs of texts."""
+        if self.records is not None:
+            return len(self.records.features) > 1
+        return isinstance(self.texts[0] if self.texts else None, tuple)
 
     def describe(self, row: int) -> str:
         """How a person finds a row: its path, or its number (from 1, the header not counted)."""

@@ -1,12 +1,13 @@
-"""One pass over all texts: read, decode, clean, normalise, and what cannot be used."""
+"""One pass over all texts, some at a time: read, decode, clean, normalise, and what cannot be used."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +16,39 @@ import tensorflow as tf
 
 from tlkit.config import Task
 from tlkit.config.text import Normalization
-from tlkit.data.content import Content, watched
+from tlkit.data.content import Content, fingerprint, watched
+from tlkit.data.records import BETWEEN
 from tlkit.data.rows import Note, Rows, Text
 from tlkit.preprocessing.text_normalization import normalize_texts
 
 Cleaner = Callable[[Sequence[str]], list[str]]
 
-_CHUNK = 1024
+_TOGETHER = 512  # texts that are looked at at once,
+_TOGETHER_BYTES = 2**20  # fewer where their records are long
+_LONGEST = 1000  # characters
 _REPLACED = "\ufffd"
 # UTF-8 that was read as Latin-1 or Windows-1252: é became Ã©, ’ became â€™.
 _MOJIBAKE = re.compile(
     "[\u00c3\u00c2][\u0080-\u00bf\u20ac\u201a\u0192\u201e\u2026]|\u00e2[\u20ac\u201a]|\u00f0\u0178"
 )
-_JOIN = "\x1f"
+_JOIN = BETWEEN.decode()
 
 
 @dataclass(frozen=True)
 class TextContent(Content):
-    """`raw` are the texts as read, `samples` what the graph makes of them: object arrays (n,) of str, (n, 2)
-    of str, or (n,) of lists of words. Two texts have the same words where their `keys` are equal: they differ
-    in white space and Unicode form at most. `notes` are about texts that are kept."""
+    """`samples` are what the graph makes of the texts: object arrays (n,) of str, (n, 2) of str, or (n,) of
+    lists of words; None where texts stay in their records, which then have `marks` (see `Examples`).
 
-    raw: tuple[Text, ...]
-    samples: npt.NDArray[np.object_]
-    keys: tuple[Hashable, ...]
+    Two texts have the same words where their `keys` are equal: they differ in white space and Unicode form at
+    most. `shown` are what the manifest shows, of pairs both. `words`, int64 (n, 1) or (n, 2), are how many
+    each sample has. `notes` are about texts that are kept.
+    """
+
+    samples: npt.NDArray[np.object_] | None
+    marks: npt.NDArray[np.int64] | None
+    keys: tuple[bytes, ...]
+    shown: tuple[tuple[str, ...], ...]
+    words: npt.NDArray[np.int64]
     notes: tuple[Note, ...]
 
 
@@ -47,99 +57,123 @@ def read_text_content(
 ) -> TextContent:
     """Read every text once. `clean` changes the raw texts first; words of `tokens` are never cleaned.
 
-    Cannot be used: a file that is not UTF-8, a text that is missing, empty or empty after normalisation, and
-    what the reader found broken.
+    Texts stay in their records, unless they are cleaned. Cannot be used: a file that is not UTF-8, a text
+    that is missing, empty or empty after normalisation, and what the reader found broken.
     """
-    raw, problems = _read(rows)
-    problems.update(rows.broken)
-    _find_unusable(raw, problems)
-    cleaned = raw
-    if clean is not None and task != "tokens":
-        cleaned = _map([text if row not in problems else "" for row, text in enumerate(raw)], clean)
-        _find_unusable(cleaned, problems, " after the NLTK steps")
-    usable = [row for row in range(len(rows)) if row not in problems]
-    normalised = dict(
-        zip(
-            usable,
-            _map([cleaned[row] for row in usable], lambda texts: _normalise(texts, normalization)),
-            strict=True,
-        )
-    )
-    samples = _empty_samples(len(rows), task)
-    for row, text in normalised.items():
-        if task != "tokens" and (problem := _why_unusable(text)):
-            problems[row] = f"{problem} after normalisation"
-        samples[row] = text
-    notes = [
-        Note(rows.describe(row), sign, "kept")
-        for row in usable
-        if row not in problems
-        for sign in _signs(_joined(raw[row]))
+    chunks = in_chunks(rows, np.arange(len(rows)))
+    parts = [
+        _read_chunk(rows, chunk.tolist(), task, normalization, clean)
+        for chunk in watched(chunks, len(chunks), "Reading texts")
     ]
+    stay = rows.records is not None and clean is None
     return TextContent(
-        hashes=tuple(
-            hashlib.sha256(_joined(text).encode("utf-8", "surrogatepass")).hexdigest() for text in raw
-        ),
-        problems=tuple(problems.get(row) for row in range(len(rows))),
-        raw=tuple(raw),
-        samples=samples,
-        keys=tuple(map(_key, raw)),
-        notes=tuple(notes),
+        hashes=tuple(chain.from_iterable(part.hashes for part in parts)),
+        problems=tuple(chain.from_iterable(part.problems for part in parts)),
+        samples=None if stay else np.concatenate([part.samples for part in parts]),
+        marks=np.concatenate([part.marks for part in parts]) if stay else None,
+        keys=tuple(chain.from_iterable(part.keys for part in parts)),
+        shown=tuple(chain.from_iterable(part.shown for part in parts)),
+        words=np.concatenate([part.words for part in parts]),
+        notes=tuple(chain.from_iterable(part.notes for part in parts)),
     )
 
 
-def _read(rows: Rows) -> tuple[list[Text], dict[int, str]]:
-    """Raw texts, and why some rows have none."""
-    if rows.texts is not None:
-        return list(rows.texts), {}
-    assert rows.paths is not None
-    texts: list[Text] = []
-    problems: dict[int, str] = {}
-    for row, path in enumerate(watched(rows.paths, len(rows), "Reading texts")):
+def in_chunks(rows: Rows, chosen: npt.NDArray[np.intp]) -> list[npt.NDArray[np.intp]]:
+    """The `chosen` rows in their order, as many at a time as may be in memory."""
+    sizes = np.full(len(chosen), _TOGETHER_BYTES // _TOGETHER)
+    if rows.records is not None:
+        sizes = np.maximum(sizes, rows.records.lengths[chosen])
+    which = (np.cumsum(sizes) - sizes) // _TOGETHER_BYTES
+    return [part for part in np.split(chosen, np.flatnonzero(np.diff(which)) + 1) if len(part)]
+
+
+def _read_chunk(
+    rows: Rows, chunk: Sequence[int], task: Task, normalization: Normalization, clean: Cleaner | None
+) -> TextContent:
+    problems = {row: rows.broken[row] for row in chunk if row in rows.broken}
+    raw: dict[int, Text] = {}
+    contents: list[tuple[bytes, ...]] = []
+    for row in chunk:
+        raw[row], content = _read(rows, row, problems)
+        contents.append(content)
+    usable = _usable(raw, problems)
+    if clean is not None and task != "tokens":
+        usable = _usable(_map(usable, clean), problems, " after the NLTK steps")
+    samples = _map(usable, lambda texts: normalise(texts, normalization))
+    kept = samples if task == "tokens" else _usable(samples, problems, " after normalisation")
+    empty: Text = [] if task == "tokens" else ("", "") if task in ("pair", "embed") else ""
+    made = [samples.get(row, empty) for row in chunk]
+    stay = rows.records is not None and clean is None
+    return TextContent(
+        hashes=tuple(hashlib.sha256(BETWEEN.join(content)).hexdigest() for content in contents),
+        problems=tuple(problems.get(row) for row in chunk),
+        samples=None if stay else _object_array(made),
+        marks=_marks(contents) if stay else None,
+        keys=tuple(hashlib.blake2b(_bytes(_key(text)), digest_size=16).digest() for text in raw.values()),
+        shown=tuple(_shown(text, rows) for text in raw.values()),
+        words=np.array([_count_words(text) for text in made], np.int64).reshape(len(made), -1),
+        notes=tuple(
+            Note(rows.describe(row), sign, "kept") for row in kept for sign in _signs(_joined(raw[row]))
+        ),
+    )
+
+
+def _read(rows: Rows, row: int, problems: dict[int, str]) -> tuple[Text, tuple[bytes, ...]]:
+    """A text, and the bytes that its hash is of. Why there is none goes into `problems`."""
+    if rows.records is not None:
+        parts = (b"",) * len(rows.records.features)
         try:
-            texts.append(Path(path).read_bytes().decode("utf-8-sig"))
+            parts = parts if row in problems else rows.records.parts(row)
         except OSError as error:
             problems[row] = f"cannot be read: {error.strerror}"
+        texts = [part.decode("utf-8", "replace") for part in parts]
+        return (texts[0], texts[1]) if len(texts) > 1 else texts[0], parts
+    text: Text = "" if rows.texts is None else rows.texts[row]
+    if rows.texts is None and rows.paths is not None:
+        try:
+            text = Path(rows.paths[row]).read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            problems.setdefault(row, f"cannot be read: {error.strerror}")
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
-            problems[row] = f"line {line} is not UTF-8 text (byte 0x{error.object[error.start]:02x})"
-        if row in problems:
-            texts.append("")
-    return texts, problems
+            why = f"line {line} is not UTF-8 text (byte 0x{error.object[error.start]:02x})"
+            problems.setdefault(row, why)
+    return text, (_bytes(_joined(text)),)
 
 
-def _map(texts: Sequence[Text], function: Cleaner) -> list[Text]:
+def _map(texts: dict[int, Text], function: Cleaner) -> dict[int, Text]:
     """`function` on all strings of `texts`, which keep their form."""
-    flat = [part for text in texts for part in ([text] if isinstance(text, str) else text)]
-    starts = range(0, len(flat), _CHUNK)
-    results = iter(
-        [
-            part
-            for start in watched(starts, len(starts), "Normalising texts")
-            for part in function(flat[start : start + _CHUNK])
-        ]
-    )
-    changed: list[Text] = []
-    for text in texts:
+    results = iter(function([part for text in texts.values() for part in parts_of(text)]))
+    changed: dict[int, Text] = {}
+    for row, text in texts.items():
         if isinstance(text, str):
-            changed.append(next(results))
+            changed[row] = next(results)
         elif isinstance(text, tuple):
-            changed.append((next(results), next(results)))
+            changed[row] = (next(results), next(results))
         else:
-            changed.append([next(results) for _ in text])
+            changed[row] = [next(results) for _ in text]
     return changed
 
 
-def _normalise(texts: Sequence[str], normalization: Normalization) -> list[str]:
+def normalise(texts: Sequence[str | bytes], normalization: Normalization) -> list[str]:
+    """Strings as the graph makes them."""
     with tf.device("CPU:0"):
         values = normalize_texts(tf.constant(list(texts), tf.string), normalization).numpy()
     return [value.decode("utf-8") for value in values]
 
 
-def _find_unusable(texts: Sequence[Text], problems: dict[int, str], when: str = "") -> None:
-    for row, text in enumerate(texts):
+def _marks(contents: Sequence[tuple[bytes, ...]]) -> npt.NDArray[np.int64]:
+    with tf.device("CPU:0"):
+        marks = np.asarray(fingerprint(tf.constant(contents, tf.string)))
+    return marks[:, 0] if marks.shape[1] == 1 else marks
+
+
+def _usable(texts: dict[int, Text], problems: dict[int, str], when: str = "") -> dict[int, Text]:
+    """Those of `texts` that can be used; why others cannot goes into `problems`."""
+    for row, text in texts.items():
         if row not in problems and (problem := _why_unusable(text)):
             problems[row] = problem + when
+    return {row: text for row, text in texts.items() if row not in problems}
 
 
 def _why_unusable(text: Text) -> str | None:
@@ -167,21 +201,46 @@ def _signs(text: str) -> list[str]:
     return signs
 
 
-def _key(text: Text) -> Hashable:
+def _key(text: Text) -> str:
     if isinstance(text, str):
         return unicodedata.normalize("NFC", " ".join(text.split()))
-    return tuple(map(_key, text))
+    return _JOIN.join(map(_key, text))  # which splitting leaves in none of them
+
+
+def _shown(text: Text, rows: Rows) -> tuple[str, ...]:
+    if rows.records is not None:
+        return ("",) * len(rows.records.features)
+    shown = text if isinstance(text, tuple) else (" ".join(parts_of(text)),)
+    return tuple(writable(one) if len(one) <= _LONGEST else "" for one in shown)
+
+
+def writable(text: str) -> str:
+    """What a CSV file can hold: a NUL shows as its symbol, half a surrogate pair as a question mark."""
+    return text.replace("\0", "\u2400").encode("utf-8", "replace").decode("utf-8")
+
+
+def _count_words(text: Text) -> list[int]:
+    if isinstance(text, list):
+        return [len(text)]
+    return [len(part.split()) for part in parts_of(text)]
+
+
+def parts_of(text: Text) -> Sequence[str]:
+    """The strings of a text."""
+    return (text,) if isinstance(text, str) else text
 
 
 def _joined(text: Text) -> str:
-    return text if isinstance(text, str) else _JOIN.join(text)
+    return _JOIN.join(parts_of(text))
 
 
-def _empty_samples(count: int, task: Task) -> npt.NDArray[np.object_]:
-    samples = np.empty((count, 2) if task in ("pair", "embed") else count, dtype=object)
-    if task == "tokens":
-        for row in range(count):
-            samples[row] = []
-    else:
-        samples[:] = ""
-    return samples
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _object_array(texts: Sequence[Text]) -> npt.NDArray[np.object_]:
+    pairs = bool(texts) and isinstance(texts[0], tuple)
+    array = np.empty((len(texts), 2) if pairs else len(texts), dtype=object)
+    for place, text in enumerate(texts):
+        array[place] = text
+    return array

@@ -6,7 +6,7 @@ cleaning and splitting is the first step, and counting tokens the second.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -27,13 +27,20 @@ from tlkit.data.sample import resolve_sample_split
 from tlkit.data.splitting import read_strata_and_groups, split_rows
 from tlkit.data.structure import bad_share_problem, class_problems, require_none, split_problems
 from tlkit.data.tags import parse_tags, with_counts_checked
-from tlkit.data.text_content import Cleaner, TextContent, read_text_content
-from tlkit.data.text_manifest import text_table, writable
+from tlkit.data.text_content import (
+    Cleaner,
+    TextContent,
+    in_chunks,
+    normalise,
+    parts_of,
+    read_text_content,
+    writable,
+)
+from tlkit.data.text_manifest import text_table
 from tlkit.data.text_sources import kind_of_text, read_text_rows
-from tlkit.errors import DataCheckError
+from tlkit.errors import DataCheckError, StorageError
 from tlkit.preprocessing.text import TextPreprocessing, bucket_sizes, default_sequence_length
 
-_CHUNK = 512
 _STRIDE = 0.75  # of a window; the rest is in the window before it, too
 
 
@@ -47,16 +54,30 @@ class Texts:
     rows: Rows
     labels: Labels
     content: TextContent
+    normalization: Normalization
     splits: npt.NDArray[np.str_]
     table: pd.DataFrame
     report: tuple[Note, ...]
     objective: Objective
 
     @property
-    def training(self) -> list[str]:
+    def training(self) -> Iterator[str]:
         """The normalised training texts: both of a pair, and every word of `tokens`, each by itself."""
-        chosen = self.content.samples[self.splits == "train"]
-        return [part for text in chosen for part in ([text] if isinstance(text, str) else text)]
+        for chunk in in_chunks(self.rows, np.flatnonzero(self.splits == "train")):
+            for text in self.samples(chunk):
+                yield from parts_of(text)
+
+    def samples(self, chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.object_]:
+        """Those of some rows, as in `Examples`; read now where they are not held. Raises StorageError."""
+        if self.content.samples is not None:
+            return self.content.samples[chosen]
+        assert self.rows.records is not None
+        try:
+            raw = [self.rows.records.parts(row) for row in chosen.tolist()]
+        except OSError as error:
+            raise StorageError(f"{self.rows.where} cannot be read: {error.strerror}.") from None
+        flat = normalise([part for parts in raw for part in parts], self.normalization)
+        return np.array(flat, dtype=object).reshape((-1, 2) if self.rows.are_pairs else -1)
 
 
 def read_texts(
@@ -96,7 +117,8 @@ def read_texts(
     if kind_of_text(source) == "sample":
         spec = resolve_sample_split(spec.model_copy(update={"source": source}))
     rows, labels, objective = read_labelled(spec, task, pair, source, classes)
-    content = read_text_content(rows, task, normalization or Normalization(), clean)
+    normalization = normalization or Normalization()
+    content = read_text_content(rows, task, normalization, clean)
     usable = content.usable
     if not usable.any():
         raise DataCheckError(f"{rows.where}: no text can be used: {rows.describe(0)} {content.problems[0]}.")
@@ -127,7 +149,7 @@ def read_texts(
     flags.update((row, "unreadable") for row in np.flatnonzero(~usable).tolist())
     table = text_table(rows, labels, content, splits, flags, spec)
     report = tuple(Note(*map(writable, note)) for note in (*notes, *copied))
-    return Texts(rows, labels, content, splits, table, report, objective)
+    return Texts(rows, labels, content, normalization, splits, table, report, objective)
 
 
 def encode_texts(
@@ -195,13 +217,11 @@ def text_tensor(samples: npt.NDArray[np.object_]) -> tf.Tensor | tf.RaggedTensor
 
 def _count_tokens(texts: Texts, preprocessing: TextPreprocessing) -> npt.NDArray[np.int64]:
     """Tokens of each text before it is cut, 0 where it is left out."""
-    used = np.flatnonzero(texts.splits != "")
     counts = np.zeros(len(texts.rows), np.int64)
-    starts = range(0, len(used), _CHUNK)
-    for start in watched(starts, len(starts), "Counting tokens"):
-        chosen = used[start : start + _CHUNK]
+    chunks = in_chunks(texts.rows, np.flatnonzero(texts.splits != ""))
+    for chosen in watched(chunks, len(chunks), "Counting tokens"):
         with tf.device("CPU:0"):
-            counts[chosen] = preprocessing.count_tokens(text_tensor(texts.content.samples[chosen])).numpy()
+            counts[chosen] = preprocessing.count_tokens(text_tensor(texts.samples(chosen))).numpy()
     return counts
 
 
@@ -216,12 +236,14 @@ def _seen_lengths(counts: npt.NDArray[np.int64], preprocessing: TextPreprocessin
 
 
 def _examples(texts: Texts, chosen: npt.NDArray[np.intp], lengths: npt.NDArray[np.int32]) -> Examples:
-    weights = texts.rows.weights
+    weights, samples, marks = texts.rows.weights, texts.content.samples, texts.content.marks
     return Examples(
         ids=texts.table["id"].to_numpy(np.str_)[chosen],
         paths=None,
-        samples=texts.content.samples[chosen],
+        samples=samples[chosen] if samples is not None else None,
         targets=texts.labels.targets[chosen],
         weights=weights[chosen] if weights is not None else None,
         lengths=lengths[chosen],
+        records=texts.rows.records[chosen] if texts.rows.records is not None and samples is None else None,
+        marks=marks[chosen] if marks is not None else None,
     )

@@ -6,7 +6,7 @@ fewer than four words stay as they are, and no text becomes empty. What lies bet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -27,6 +27,7 @@ from tlkit.preprocessing.text_augment_pieces import (
 
 # (samples, strings (N,) or (N, 2); seeds int64 (N, 2)) → samples
 TextAugment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Synonyms = Mapping[str, Sequence[str]]
 
 # The neighbours of each letter on a QWERTY keyboard.
 _KEYS = {
@@ -45,7 +46,9 @@ def make_text_augment(augmentations: Sequence[Augmentation], texts: Iterable[str
     up for what occurs in them. Raises ConfigError for words with tags, and where NLTK's WordNet is needed
     and missing.
     """
-    steps = [_MAKERS[type(options)](options, texts) for options in augmentations]
+    needs_synonyms = any(isinstance(options, SynonymReplacement) for options in augmentations)
+    synonyms = find_synonyms(texts) if needs_synonyms else {}
+    steps = [_MAKERS[type(options)](options, synonyms) for options in augmentations]
 
     def augment(samples: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         if isinstance(samples, tf.RaggedTensor):
@@ -64,8 +67,7 @@ def make_text_augment(augmentations: Sequence[Augmentation], texts: Iterable[str
     return unconverted
 
 
-def _synonyms(options: SynonymReplacement, texts: Iterable[str]) -> TextAugment:
-    synonyms = find_synonyms(texts)
+def _synonyms(options: SynonymReplacement, synonyms: Synonyms) -> TextAugment:
     if not synonyms:
         return lambda texts, seeds: texts
     table = _index(list(synonyms))
@@ -81,8 +83,8 @@ def _synonyms(options: SynonymReplacement, texts: Iterable[str]) -> TextAugment:
     return step
 
 
-def _deletion(options: RandomDeletion, texts: Iterable[str]) -> TextAugment:
-    del texts
+def _deletion(options: RandomDeletion, synonyms: Synonyms) -> TextAugment:
+    del synonyms
 
     def step(texts: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         apart = take_apart(texts)
@@ -99,8 +101,8 @@ def _deletion(options: RandomDeletion, texts: Iterable[str]) -> TextAugment:
     return step
 
 
-def _swap(options: RandomSwap, texts: Iterable[str]) -> TextAugment:
-    del texts
+def _swap(options: RandomSwap, synonyms: Synonyms) -> TextAugment:
+    del synonyms
 
     def step(texts: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         apart = take_apart(texts)
@@ -120,8 +122,8 @@ def _swap(options: RandomSwap, texts: Iterable[str]) -> TextAugment:
     return step
 
 
-def _typos(options: KeyboardTypos, texts: Iterable[str]) -> TextAugment:
-    del texts
+def _typos(options: KeyboardTypos, synonyms: Synonyms) -> TextAugment:
+    del synonyms
     letters = _index(list(_KEYS))
     keys = tf.ragged.constant([list(neighbours) for neighbours in _KEYS.values()], dtype=tf.string)
 
@@ -182,7 +184,7 @@ def _index(words: list[str]) -> tf.lookup.StaticHashTable:
     return tf.lookup.StaticHashTable(pairs, default_value=-1)
 
 
-_MAKERS: dict[type[Augmentation], Callable[[Any, Iterable[str]], TextAugment]] = {
+_MAKERS: dict[type[Augmentation], Callable[[Any, Synonyms], TextAugment]] = {
     SynonymReplacement: _synonyms,
     RandomDeletion: _deletion,
     RandomSwap: _swap,

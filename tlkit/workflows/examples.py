@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def load_preprocessing(config: RunConfig, entry: ZooEntry, earlier: RunFolder | 
 
 
 def _tokenizer(
-    config: RunConfig, entry: ZooEntry, takes: TextInput, texts: Sequence[str], earlier: RunFolder | None
+    config: RunConfig, entry: ZooEntry, takes: TextInput, texts: Iterable[str], earlier: RunFolder | None
 ) -> Tokenizer:
     """The backbone's own, or for one that is trained from scratch one that is learned here."""
     if earlier is not None:

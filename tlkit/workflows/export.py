@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from tlkit.data.records import Records
 from tlkit.exporting import export_saved_model
 from tlkit.heads import to_scores
 from tlkit.places import require_local
@@ -120,9 +121,11 @@ def _unchanged(files: Iterable[tuple[str, Callable[[], bytes]]]) -> list[bytes]:
 def _texts(run: Run, outputs: Mapping[str, Outputs]) -> list[Any]:
     """Up to 32 held-out texts, or some of the manifest; as many as there are."""
     task = run.config.task
-    samples = list(outputs.values())[-1].examples.samples if outputs else None
     texts: list[Any]
-    if samples is not None:
+    if outputs:
+        examples = list(outputs.values())[-1].examples
+        records = examples.records
+        samples: Any = examples.samples if records is None else _contents(records[:N_EXAMPLES])
         texts = [list(one) if task in ("pair", "embed", "tokens") else one for one in samples[:N_EXAMPLES]]
     else:
         table = _manifest(run)
@@ -133,6 +136,16 @@ def _texts(run: Run, outputs: Mapping[str, Outputs]) -> list[Any]:
         if task == "tokens":
             texts = [str(text).split(" ") for text in texts]
     return [text for pair in texts for text in pair] if task == "embed" else texts
+
+
+def _contents(records: Records) -> list[Any]:
+    """The texts of records, as far as they are still there."""
+    found: list[Any] = []
+    for number in range(len(records)):
+        with suppress(OSError):
+            parts = records.parts(number)
+            found.append(parts if len(parts) > 1 else parts[0])
+    return found
 
 
 def _manifest(run: Run) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,14 +53,7 @@ def draw_examples(config: RunConfig, most: int, data: Any = None) -> RankExample
     """
     source = config.data.source if data is None else data
     is_text = modality_of(source, config.data) == "text"
-    examples = _texts(config, source) if is_text else _pictures(config, source)
-    if len(examples) < FEWEST:
-        raise DataError(
-            f"{examples.name}: {len(examples)} training examples (without copies) are too few to rank "
-            f"backbones: {FEWEST} or more."
-        )
-    rows = stratified_rows(examples.targets, most, config.seed)
-    return _take(examples, rows)
+    return (_texts if is_text else _pictures)(config, source, most)
 
 
 def stratified_rows(targets: np.ndarray, most: int, seed: int) -> np.ndarray:
@@ -99,7 +92,7 @@ def _sort_keys(targets: np.ndarray) -> np.ndarray:
     return np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1) if is_labels else targets[:, 0]
 
 
-def _pictures(config: RunConfig, source: Any) -> RankExamples:
+def _pictures(config: RunConfig, source: Any, most: int) -> RankExamples:
     spec = PreprocessingConfig(image_size=_LOOKED_AT, resize=config.preprocessing.resize, augment="none")
     dataset = load(
         config.data,
@@ -109,18 +102,21 @@ def _pictures(config: RunConfig, source: Any) -> RankExamples:
         source=source,
     )
     rows = read_rows(source, config.data)
-    inputs = next(held for held in (rows.records, rows.paths, rows.pictures) if held is not None)
-    return _training_examples(
-        dataset.manifest.table,
-        inputs,
-        dataset.splits["train"].targets,
+    held = next(held for held in (rows.records, rows.paths, rows.pictures) if held is not None)
+    targets = dataset.splits["train"].targets
+    training, drawn = _draw(dataset.manifest.table, targets, dataset.name, most, config.seed)
+    chosen = training[drawn]
+    return RankExamples(
         modality="image",
+        inputs=held[chosen] if isinstance(held, Records) else [held[row] for row in chosen],
+        targets=targets[drawn],
         classes=dataset.manifest.classes,
+        training_examples=len(training),
         name=dataset.name,
     )
 
 
-def _texts(config: RunConfig, source: Any) -> RankExamples:
+def _texts(config: RunConfig, source: Any, most: int) -> RankExamples:
     spec = config.preprocessing
     texts = read_texts(
         config.data,
@@ -130,27 +126,27 @@ def _texts(config: RunConfig, source: Any) -> RankExamples:
         clean=make_cleaner(spec.nltk) if spec.nltk else None,
         source=source,
     )
-    return _training_examples(
-        texts.table,
-        texts.content.samples,
-        texts.labels.targets[texts.splits == "train"],
+    targets = texts.labels.targets[texts.splits == "train"]
+    training, drawn = _draw(texts.table, targets, texts.rows.name, most, config.seed)
+    return RankExamples(
         modality="text",
+        inputs=list(texts.samples(training[drawn])),
+        targets=targets[drawn],
         classes=texts.labels.classes,
+        training_examples=len(training),
         name=texts.rows.name,
     )
 
 
-def _training_examples(table: Any, inputs: Any, targets: np.ndarray, **facts: Any) -> RankExamples:
-    """The rows of the manifest's `table` for training, without copies; `targets` are those of all of them."""
-    train = np.flatnonzero(table["split"].to_numpy() == "train")
-    first = ~table["flags"].iloc[train].astype(str).str.startswith("duplicate").to_numpy()
-    chosen = _pick(inputs, train[first])
-    return RankExamples(inputs=chosen, targets=targets[first], training_examples=len(train), **facts)
-
-
-def _take(examples: RankExamples, rows: np.ndarray) -> RankExamples:
-    return replace(examples, inputs=_pick(examples.inputs, rows), targets=examples.targets[rows])
-
-
-def _pick(inputs: Any, rows: np.ndarray) -> Any:
-    return inputs[rows] if isinstance(inputs, Records) else [inputs[row] for row in rows]
+def _draw(table: Any, targets: np.ndarray, name: str, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the manifest's `table` for training, whose `targets` these are, and which of these are
+    drawn; none that is a copy."""
+    training = np.flatnonzero(table["split"].to_numpy() == "train")
+    is_copy = table["flags"].iloc[training].astype(str).str.startswith("duplicate").to_numpy()
+    first = np.flatnonzero(~is_copy)
+    if len(first) < FEWEST:
+        raise DataError(
+            f"{name}: {len(first)} training examples (without copies) are too few to rank "
+            f"backbones: {FEWEST} or more."
+        )
+    return training, first[stratified_rows(targets[first], most, seed)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from tlkit.preprocessing.tokenizers.tokenizer import find_special_ids, one_file,
 from tlkit.results.writing import write_text
 from tlkit.zoo.entry import Tokenizer as TokenizerFacts
 
-_CHUNK = 1024  # texts that are split at once
+_CHUNK = 1024  # texts that are split at once,
+_CHARACTERS = 2**20  # fewer where they are long
 
 
 class WordsTokenizer:
@@ -60,7 +61,7 @@ def make_words(facts: TokenizerFacts, folder: Path) -> WordsTokenizer:
     return WordsTokenizer(facts, read_lines(path), str(path))
 
 
-def learn_tokenizer(facts: TokenizerFacts, texts: Sequence[str], vocabulary_size: int) -> WordsTokenizer:
+def learn_tokenizer(facts: TokenizerFacts, texts: Iterable[str], vocabulary_size: int) -> WordsTokenizer:
     """The most frequent words of the training texts, as samples (normalised), at most `vocabulary_size` rows
     with the special tokens, which come first. Words that are equally frequent are in alphabetical order.
 
@@ -68,8 +69,8 @@ def learn_tokenizer(facts: TokenizerFacts, texts: Sequence[str], vocabulary_size
     """
     counts: Counter[bytes] = Counter()
     split = tf.function(lambda some: _split(facts, some).values, [tf.TensorSpec([None], tf.string)])
-    for begin in range(0, len(texts), _CHUNK):
-        counts.update(split(tf.constant(texts[begin : begin + _CHUNK], tf.string)).numpy().tolist())
+    for some in _some_at_a_time(texts):
+        counts.update(split(tf.constant(some, tf.string)).numpy().tolist())
     special = list(dict.fromkeys((facts.pad, facts.unknown, facts.start, facts.end, *facts.separator)))
     for token in special:
         counts.pop(token.encode(), None)
@@ -81,6 +82,19 @@ def learn_tokenizer(facts: TokenizerFacts, texts: Sequence[str], vocabulary_size
     if not facts.files:
         facts = facts.model_copy(update={"files": ("vocab.txt",)})
     return WordsTokenizer(facts, special + [word.decode("utf-8") for word in frequent])
+
+
+def _some_at_a_time(texts: Iterable[str]) -> Iterator[list[str]]:
+    some: list[str] = []
+    size = 0
+    for text in texts:
+        some.append(text)
+        size += len(text)
+        if len(some) == _CHUNK or size > _CHARACTERS:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _split(facts: TokenizerFacts, texts: tf.Tensor) -> tf.RaggedTensor:

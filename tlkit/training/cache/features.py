@@ -173,13 +173,24 @@ class Features:
         )
 
     def _ids(self, examples: Examples, views: Views) -> list[bytes]:
-        own = _own_hashes(examples, self.hashes)
+        own = self._own_hashes(examples)
         return [
             hashlib.blake2b(f"{content} {view} {row}".encode(), digest_size=16).digest()
             for content, name in zip(own, examples.ids, strict=True)
             for view in (f"{view} {name}" if views.by_id else view for view in views.names)
             for row in range(self._rows_each)
         ]
+
+    def _own_hashes(self, examples: Examples) -> list[str]:
+        """What tells the content of an example from that of others: of texts as they are after cleaning."""
+        if isinstance(examples.samples, np.ndarray) and examples.samples.dtype == object:
+            return [repr(sample if isinstance(sample, str) else list(sample)) for sample in examples.samples]
+        own = [self.hashes[str(name)] for name in examples.ids]
+        if isinstance(
+            self.preprocessing, TextPreprocessing
+        ):  # its normalisation is not in the boundary's key
+            return [f"{each} {self.preprocessing.normalization!r}" for each in own]
+        return own
 
     def _source(
         self, examples: Examples, views: Views, below: Features | None
@@ -295,13 +306,6 @@ def _lengths(
     if examples.targets.dtype == object:
         lengths[WORDS] = np.array([len(tags) for tags in examples.targets], np.int64)
     return lengths
-
-
-def _own_hashes(examples: Examples, hashes: Mapping[str, str]) -> list[str]:
-    """What tells the content of an example from that of others: of texts as they are after cleaning."""
-    if isinstance(examples.samples, np.ndarray) and examples.samples.dtype == object:
-        return [repr(sample if isinstance(sample, str) else list(sample)) for sample in examples.samples]
-    return [hashes[str(name)] for name in examples.ids]
 
 
 def _traced(model: Any, storage: str) -> Callable[[Any], dict[str, tf.Tensor]]:
