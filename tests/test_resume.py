@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -259,3 +260,30 @@ def test_the_proof_spans_the_stop(tmp_path):
     saved["frozen"][0] = "0" * 64
     with pytest.raises(Exception, match="moved"):
         train_stages(make(), STAGES, tmp_path, (), Saving(saves, resume=saved))
+
+
+class StopsEarly(keras.callbacks.Callback):
+    """Ends every stage after two steps."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            self.model.stop_training = True
+
+
+class KilledInValidation(keras.callbacks.Callback):
+    def on_test_begin(self, logs=None):
+        raise Killed
+
+
+def test_a_stage_that_a_callback_has_stopped_stays_stopped(tmp_path):
+    found = []
+    for name, first in (("whole", []), ("killed", [KilledInValidation()])):
+        saves = Saves(tmp_path / name / "state")
+        with pytest.raises(Killed) if first else nullcontext():
+            train_stages(make(), STAGES[:1], tmp_path / name, [StopsEarly(), *first], Saving(saves))
+        saved, _ = saves.read()
+        run = make()
+        trained = train_stages(run, STAGES[:1], tmp_path / name, [StopsEarly()], Saving(saves, resume=saved))
+        found.append(([weight.numpy() for weight in run.model.weights], trained))
+    assert len(found[0][1].history) == 1
+    assert_same(*found)

@@ -200,10 +200,15 @@ def test_it_says_where_it_goes_on(position, line):
         ("plan.name", "head", "plan is a list of 2, not {'name': 'head'}"),
         ("plan", [{"epochs": 2}, {"epochs": 3}], "plan[1].epochs is 2, not 3"),
         ("seed", 3, "seed is 0, not 3"),
+        ("clip", None, "clip is {'norm': 1}, not None"),
+        ("head.class_weight", "balanced", "head.class_weight is {'a.b': 2}, not 'balanced'"),
+        ("head.class_weight.a.b", 3, "head.class_weight.a.b is 2, not 3"),
+        ("head.class_weight.c", 3, "head.class_weight.c is None, not 3"),
     ],
 )
 def test_what_differs_is_told_by_its_key(key, asked, line):
-    assert list(_unlike(key, asked, {"plan": [{"epochs": 2}, {"epochs": 2}], "seed": 0})) == [line]
+    stages, head = [{"epochs": 2}, {"epochs": 2}], {"class_weight": {"a.b": 2}}
+    assert list(_unlike(key, asked, {"plan": stages, "seed": 0, "head": head, "clip": {"norm": 1}})) == [line]
 
 
 def test_a_stage_that_becomes_longer_has_more_patience_too(tmp_path):

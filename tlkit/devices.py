@@ -134,7 +134,7 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
 
 
 def _require_same_devices(cluster: Cluster, strategy: tf.distribute.Strategy) -> None:
-    """Raise the ConfigError where one worker has more devices than another. TensorFlow counts on as many in
+    """Raise the ConfigError where one worker has other devices than another. TensorFlow counts on the same in
     each, and what they exchange fails otherwise, or waits for ever.
 
     So the numbers go through its coordination service, which has no public name (tried on TensorFlow 2.21).
@@ -147,19 +147,19 @@ def _require_same_devices(cluster: Cluster, strategy: tf.distribute.Strategy) ->
         keys = [f"tlkit/{what}/{number}" for number in range(len(cluster.addresses))]
         return [context.context().get_config_key_value(key, ANSWER_SECONDS * 1000) for key in keys]
 
-    tell("devices", str(_count_devices(strategy)))
-    counts = ask("devices")
-    if len(set(counts)) == 1:
+    tell("devices", f"{_count_devices(strategy)} {device_kind(strategy)}")
+    found = ask("devices")
+    if len(set(found)) == 1:
         return
     tell("refused", "")
     with suppress(tf.errors.OpError):  # the first worker has the service: with it, the numbers would be gone
         ask("refused")
     each = ", ".join(
-        f"{count} at {address}" for count, address in zip(counts, cluster.addresses, strict=True)
+        f"{devices} at {address}" for devices, address in zip(found, cluster.addresses, strict=True)
     )
     raise ConfigError(
-        f"strategy: multi_worker needs as many devices in each worker, and they differ: {each}. Show all of "
-        "them as many: CUDA_VISIBLE_DEVICES"
+        f"strategy: multi_worker needs the same devices in each worker, and they differ: {each}. Show all of "
+        "them as many GPUs, or none: CUDA_VISIBLE_DEVICES"
     )
 
 

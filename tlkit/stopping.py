@@ -96,6 +96,7 @@ def _ended_in_time() -> Iterator[None]:
     # The operating system's own handler writes the signal's number there, whatever Python is at.
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     timers: list[threading.Timer] = []
+    own = os.getpid()
 
     def watch() -> None:
         while number := ord(os.read(reader, 1)):
@@ -110,8 +111,9 @@ def _ended_in_time() -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.write(writer, b"\0")  # closing it would end nothing while a forked process has it open, too
-        watcher.join()
+        if os.getpid() == own:  # and no process forked in the block, which has the same pipe, and no watcher
+            os.write(writer, b"\0")  # closing it would end nothing while that has it open
+            watcher.join()
         os.close(writer)
         os.close(reader)
         for timer in timers:

@@ -18,11 +18,11 @@ import filelock
 from tlkit.errors import ConfigError, StorageError
 from tlkit.places import require_local
 from tlkit.results.record import Result
-from tlkit.results.writing import check_free, storage_error, write_json, writing_folder
+from tlkit.results.writing import check_free, storage_error, write_json, write_text, writing_folder
 
 Status = Literal["running", "complete", "interrupted", "failed"]
 LOCK = ".lock"
-WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 STATUSES = ("running", "complete", "interrupted", "failed")
 
 
@@ -164,8 +164,9 @@ class RunFolder:
 
     @property
     def asked(self) -> Path:
-        """What the config set that the run began with, by dotted path; the rest were defaults."""
-        return self.path / ".asked.json"
+        """What the config set that the run began with, by dotted path; the rest were defaults. It stays when
+        the run is complete, and the saves go."""
+        return (self.path if self.is_complete else self.saves) / "asked.json"
 
     @property
     def result(self) -> Path:
@@ -220,6 +221,8 @@ class RunFolder:
         """Write `result.json`: the run's last step."""
         stage = result.stages[-1].name if result.stages else None
         self.write_state("complete", stage)
+        if self.asked.exists():
+            write_text(self.path / self.asked.name, self.asked.read_text(encoding="utf-8"))
         write_json(self.result, result.to_dict())
         shutil.rmtree(self.saves, ignore_errors=True)
 

@@ -84,6 +84,8 @@ class Saves:
                 self._read_tree(number)
             except _Damaged:
                 self._remove(number)
+            except OSError:
+                return
             else:
                 return
 

@@ -20,6 +20,8 @@ from tlkit.results import write_csv
 from tlkit.training.freeze import moving_statistics
 from tlkit.training.resuming.snapshot import read_copies
 
+LOWER_RATE = "A lower --learning-rate usually helps; check the labels of these examples, too."
+
 
 class FiniteLoss(keras.callbacks.Callback):
     """Stop with the batch named as soon as the loss is not a finite number.
@@ -57,9 +59,9 @@ class FiniteLoss(keras.callbacks.Callback):
             return
         if scale is not None:
             what = "gradients are" if math.isfinite(loss) else f"loss is {loss}, because numbers are"
-            raise TrainingError(
-                f"float16 overflow in {self._where}: the {what} beyond 65,504. "
-                "Use --precision mixed_bfloat16 or float32."
+            raise self._error(
+                f"float16 overflow in {self._where}: the {what} beyond 65,504",
+                "Use --precision mixed_bfloat16 or float32.",
             )
         raise self._error(f"The loss is {loss} in {self._where}")
 
@@ -80,14 +82,11 @@ class FiniteLoss(keras.callbacks.Callback):
     def _where(self) -> str:
         return f"stage {self.stage!r}, epoch {self.epoch + 1}, batch {self.batch + 1}"
 
-    def _error(self, what: str) -> TrainingError:
+    def _error(self, what: str, advice: str = LOWER_RATE) -> TrainingError:
         examples = self.batch_of(self.epoch, self.batch)
         where = ""
         if self.file is not None:
             with suppress(StorageError):  # what is wrong with the loss says more
                 write_csv(self.file, examples)
                 where = f" All of them are in {self.file}."
-        return TrainingError(
-            f"{what} (examples {list_some(examples['id'].tolist(), 4)}).{where} "
-            "A lower --learning-rate usually helps; check the labels of these examples, too."
-        )
+        return TrainingError(f"{what} (examples {list_some(examples['id'].tolist(), 4)}).{where} {advice}")

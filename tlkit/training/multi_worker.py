@@ -32,6 +32,11 @@ class MultiWorkerFit(keras.Model):
     _stops: bool = False
 
     @property
+    def was_stopped(self) -> bool:
+        """Whether a callback, in any of the workers, has ended the stage, now or at the end of the epoch."""
+        return bool(gather(self.distribute_strategy, int(self._stops)).any())
+
+    @property
     def stop_training(self) -> bool:
         """Whether a callback has ended the stage. With `WholeEpochs`, only the end of an epoch tells."""
         return self._stops and not self.is_in_epoch

@@ -9,6 +9,7 @@ import numpy as np
 
 from tlkit.cluster import require_alone
 from tlkit.config import RunConfig, dump
+from tlkit.data import changed_files_told
 from tlkit.plans import Stage
 from tlkit.progress import track
 from tlkit.training import Trainable, adapted, apply_freeze, time_stage, trained_groups
@@ -77,7 +78,7 @@ def plan_finetune(config: RunConfig, objects: PythonObjects | None = None) -> Dr
 
 
 def _estimate(run: Trainable, stage: Stage) -> StageEstimate:
-    with adapted(run, stage) as adapters:
+    with changed_files_told(run.dataset), adapted(run, stage) as adapters:
         apply_freeze(run.model, run.groups, stage, run.batch_norm)
         trainable_params = sum(int(np.prod(weight.shape)) for weight in run.model.trainable_weights)
         timed = time_stage(run, stage)

@@ -93,7 +93,8 @@ def _finetune(config: RunConfig, overwrite: bool, objects: PythonObjects, resume
                 make_console().print(f"{found.path} is complete: there is nothing to go on with.")
                 return load_run(found.path)
         prepared = prepare(config if stopped is None else stopped.config, objects)
-        require_room_for(prepared.trainable, prepared.stages)
+        with changed_files_told(prepared.dataset):
+            require_room_for(prepared.trainable, prepared.stages)
         for note in prepared.notes:
             make_console().print(note, highlight=False, soft_wrap=True)
         if stopped is None:
@@ -259,7 +260,8 @@ def _write_inputs(prepared: Prepared, stopped: Stopped) -> None:
     if dataset.manifest.classes is not None:
         write_text(folder.labels, "".join(f"{name}\n" for name in dataset.manifest.classes))
     if not folder.asked.exists():  # what the first command said: the config above is complete
-        write_json(folder.asked, asked_for(stopped.config))
+        own = stopped.config.model_copy(update={"trust": False})
+        write_json(folder.asked, asked_for(own))
 
 
 def _evaluate(prepared: Prepared, features: Features | None) -> dict[str, Outputs]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from tlkit.cluster import require_alone
 from tlkit.config import RunConfig
+from tlkit.data import changed_files_told
 from tlkit.errors import ConfigError, StorageError, UnknownNameError
 from tlkit.evaluation import Plot
 from tlkit.evaluation.lr_plot import plot_rates
@@ -127,7 +128,8 @@ def run_lr_find(
             chosen, later = stages[index].name, index > 0
             if weights is not None:
                 run.model.set_weights(weights.get_weights())
-            curve = measure_rates(run, stages, index, lowest=lowest, highest=highest, steps=steps)
+            with changed_files_told(prepared.dataset):
+                curve = measure_rates(run, stages, index, lowest=lowest, highest=highest, steps=steps)
             curve.insert(0, "seed", seed)
             curves.append(curve)
             found.append({"seed": seed, **suggest_rates(curve)})

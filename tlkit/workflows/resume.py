@@ -87,8 +87,8 @@ def read_stopped(folder: RunFolder, config: RunConfig, objects: PythonObjects) -
         if folder.is_complete or not folder.stages.exists():  # or it stopped before it had begun
             return Stopped(folder, config, None)
         raise ConfigError(
-            f"The run in {folder.path} left no saves: an older version of tlkit wrote it. Start anew: "
-            "--overwrite"
+            f"The run in {folder.path} left no saves: an older version of tlkit wrote it, or its state/ "
+            "is gone. Start anew: --overwrite"
         )
     before = read_json(folder.asked) if folder.asked.exists() else {}
     own = load_config(folder.config).config
@@ -136,19 +136,19 @@ def _read_rows(table: Any) -> pd.DataFrame:
 
 def _require_same(config: RunConfig, own: RunConfig, before: dict[str, Any], folder: RunFolder) -> int | None:
     """Raise the ConfigError for what differs; the number of epochs, if it is to be a larger one."""
-    resolved, now = _flat(dump(own)), asked_for(config)
+    tree, now = dump(own), asked_for(config)
     unlike = {
         key: value
         for key, value in now.items()
         if key not in MAY_CHANGE
-        and any(_differences(key, value, before.get(key, resolved.get(key))))
-        and any(_differences(key, value, resolved.get(key)))
+        and any(_differences(key, value, before[key] if key in before else _at(tree, key)))
+        and any(_differences(key, value, _at(tree, key)))
     }
     epochs: int | None = unlike.pop(EPOCHS, None)
     if epochs is not None and epochs < (own.training.epochs or 0):
         unlike[EPOCHS] = epochs
     if unlike:
-        found = [line for key, value in unlike.items() for line in _unlike(key, value, resolved)]
+        found = [line for key, value in unlike.items() for line in _unlike(key, value, tree)]
         raise ConfigError(
             f"The run in {folder.path} goes on as it began: {', '.join(found)}. Leave that out, or start "
             "anew in another folder."
@@ -156,12 +156,20 @@ def _require_same(config: RunConfig, own: RunConfig, before: dict[str, Any], fol
     return epochs
 
 
-def _unlike(key: str, asked: Any, resolved: dict[str, Any]) -> Iterator[str]:
-    """In words; a key below a list is told as what is not the list."""
-    while key not in resolved and "." in key:
+def _unlike(key: str, asked: Any, tree: dict[str, Any]) -> Iterator[str]:
+    """In words; a key below what is no table is told as what differs from that."""
+    while "." in key and not isinstance(_at(tree, key.rpartition(".")[0]), dict):
         key, _, last = key.rpartition(".")
         asked = {last: asked}
-    return _differences(key, asked, resolved.get(key))
+    return _differences(key, asked, _at(tree, key))
+
+
+def _at(tree: Any, key: str) -> Any:
+    """The value at a dotted path, None where there is none. Names of classes may have dots, too."""
+    while isinstance(tree, dict) and key not in tree:
+        first, _, key = key.partition(".")
+        tree = tree.get(first)
+    return tree[key] if isinstance(tree, dict) else None
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -163,6 +163,7 @@ class StageState:
                 self.model.metrics_variables, self.read_metrics() if metrics is None else metrics, strategy
             ),
             "callbacks": take_callbacks(self.callbacks, self.made),
+            "was_stopped": self.model.was_stopped,
             "random": take_random_state(),
         }
 
@@ -172,6 +173,7 @@ class StageState:
         put_variables(self.model.optimizer.variables, saved["optimizer"], self.run.strategy)
         put_callbacks(self.callbacks, self.made, saved["callbacks"])
         self.model.goes_on = saved["position"]["goes_on"]
+        self.model.stop_training = saved["was_stopped"]
         put_random_state(saved["random"])
 
     def read_metrics(self) -> Copies:
