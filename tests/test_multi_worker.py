@@ -366,7 +366,7 @@ def test_workers_with_different_numbers_of_devices_are_told_who_has_how_many(pho
     words = ["finetune", "--data", str(photos), *SMALL, "--out", str(tmp_path / "run")]
     for ended in run_workers([["-c", UNEQUAL, *words]] * 2, seconds=60.0):
         assert ended.code == 2, ended.err
-        assert re.search(r"and they differ: 1 at 127.0.0.1:\d+, 2 at 127.0.0.1:\d+\. Show", ended.err)
+        assert re.search(r"and they differ: 1 CPU at 127.0.0.1:\d+, 2 CPU at 127.0.0.1:\d+\. Show", ended.err)
     assert not (tmp_path / "run").exists()
 
 
