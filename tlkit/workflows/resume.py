@@ -158,10 +158,12 @@ def _require_same(config: RunConfig, own: RunConfig, before: dict[str, Any], fol
 
 def _unlike(key: str, asked: Any, tree: dict[str, Any]) -> Iterator[str]:
     """In words; a key below what is no table is told as what differs from that."""
-    while "." in key and not isinstance(_at(tree, key.rpartition(".")[0]), dict):
-        key, _, last = key.rpartition(".")
-        asked = {last: asked}
-    return _differences(key, asked, _at(tree, key))
+    while (known := _at(tree, key)) is None and "." in key:
+        parent, _, last = key.rpartition(".")
+        if isinstance(_at(tree, parent), dict):
+            break
+        key, asked = parent, {last: asked}
+    return _differences(key, asked, known)
 
 
 def _at(tree: Any, key: str) -> Any:
