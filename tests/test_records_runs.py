@@ -24,7 +24,7 @@ from tlkit.data.batches import Share
 from tlkit.data.pipeline import WHOLE
 from tlkit.data.record_writer import write_records
 from tlkit.errors import DataError
-from tlkit.preprocessing import ImagePreprocessing
+from tlkit.preprocessing import ImagePreprocessing, TextPreprocessing
 from tlkit.results import RunFolder, write_csv
 from tlkit.workflows.resume import Stopped
 
@@ -105,16 +105,14 @@ def bytes_read() -> int:
     return int(found[1])
 
 
-@needs_proc
-@pytest.mark.parametrize("training", [True, False])
-def test_a_worker_reads_the_records_of_its_own_rows_and_no_others(
-    training: bool, preprocessing: ImagePreprocessing, tmp_path: Path
+def check_shares(
+    examples: Examples,
+    preprocessing: ImagePreprocessing | TextPreprocessing,
+    path: Path,
+    training: bool,
+    rel: float,
 ) -> None:
-    path = write_file(
-        tmp_path / "a.tfrecord", [{"image": noise(160, row), "label": float(row)} for row in range(25)]
-    )
-    spec = DataConfig(source=str(path), memory=0, disk=0)
-    examples = load(spec, "regress", seed=0, preprocessing=preprocessing, only="train").splits["train"]
+    """Of 25 examples in one file each of two workers reads its own, but for `rel` of the bytes."""
 
     def read(examples: Examples, share: Share) -> tuple[list[float], int]:
         """The targets of the rows that come, and how many bytes were read for them."""
@@ -132,7 +130,20 @@ def test_a_worker_reads_the_records_of_its_own_rows_and_no_others(
     shares = [read(examples, Share(first=number, count=1, total=2)) for number in range(2)]
     assert sorted(shares[0][0] + shares[1][0]) == sorted(targets) == sorted([*range(25)] * epochs)
     for own, count in shares:
-        assert count == pytest.approx(whole * len(own) / len(targets), rel=0.02)
+        assert count == pytest.approx(whole * len(own) / len(targets), rel=rel)
+
+
+@needs_proc
+@pytest.mark.parametrize("training", [True, False])
+def test_a_worker_reads_the_records_of_its_own_rows_and_no_others(
+    training: bool, preprocessing: ImagePreprocessing, tmp_path: Path
+) -> None:
+    path = write_file(
+        tmp_path / "a.tfrecord", [{"image": noise(160, row), "label": float(row)} for row in range(25)]
+    )
+    spec = DataConfig(source=str(path), memory=0, disk=0)
+    examples = load(spec, "regress", seed=0, preprocessing=preprocessing, only="train").splits["train"]
+    check_shares(examples, preprocessing, path, training, rel=0.02)
 
 
 SHARED = """

@@ -16,14 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from test_records_runs import bytes_read, needs_proc
+from test_records_runs import check_shares, needs_proc
 
 from tlkit.config import DataConfig, PreprocessingConfig, Split, Task, load_config
 from tlkit.config.text import Normalization
 from tlkit.config.text_augment import RandomSwap
 from tlkit.data import (
     Dataset,
-    Examples,
     changed_files_told,
     check,
     encode_texts,
@@ -31,8 +30,6 @@ from tlkit.data import (
     modality_of,
     read_texts,
 )
-from tlkit.data.batches import Share
-from tlkit.data.pipeline import WHOLE
 from tlkit.data.record_writer import write_records
 from tlkit.errors import DataError
 from tlkit.preprocessing import TextPreprocessing, learn_tokenizer, make_text_preprocessing
@@ -235,23 +232,7 @@ def test_a_worker_reads_the_texts_of_its_own_rows_and_no_others(training: bool, 
     path = write_file(tmp_path / "a.tfrecord", long_texts(25, 1500))
     dataset, preprocessing = load_texts(path, "regress", split=Split(validation=0, test=0))
     examples = dataset.splits["train"]
-
-    def read(examples: Examples, share: Share) -> tuple[list[float], int]:
-        pipeline = make_pipeline(
-            examples, preprocessing, global_batch_size=8, training=training, epochs=2, replicas=2, share=share
-        )
-        before = bytes_read()
-        targets = [float(value) for _, batch in pipeline.as_numpy_iterator() for value in batch]
-        return targets, bytes_read() - before
-
-    read(examples, WHOLE)  # what TensorFlow reads itself at first
-    targets, whole = read(examples, WHOLE)
-    epochs = 2 if training else 1
-    assert whole == pytest.approx(epochs * path.stat().st_size, rel=0.02)
-    shares = [read(examples, Share(first=number, count=1, total=2)) for number in range(2)]
-    assert sorted(shares[0][0] + shares[1][0]) == sorted(targets) == sorted([*range(25)] * epochs)
-    for own, count in shares:
-        assert count == pytest.approx(whole * len(own) / len(targets), rel=0.03)
+    check_shares(examples, preprocessing, path, training, rel=0.03)
 
 
 @pytest.mark.parametrize("task", ["classify", "pair"])
