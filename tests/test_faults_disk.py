@@ -241,8 +241,9 @@ def test_a_run_folder_that_nobody_may_write_to_any_more_ends_the_run(photos, tmp
     with read_only_later(own / "run") as turn:
         with pytest.raises(StorageError) as caught:
             finetune(photos, own, callbacks=[Once(turn)])
+        go_on = f"go on with: tlkit.finetune(out='{own / 'run'}', resume=True, …) and the same callbacks"
         assert re.fullmatch(
-            rf"Cannot write {own}/run/\S+: Permission denied. When that is mended, go on with: .* --resume",
+            rf"Cannot write {own}/run/\S+: Permission denied. When that is mended, {re.escape(go_on)}",
             str(caught.value),
         )
         with pytest.raises(StorageError, match=f"Cannot write {own}/run.*: Permission denied"):
