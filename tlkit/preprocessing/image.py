@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import tensorflow as tf
 
@@ -43,9 +44,7 @@ class ImagePreprocessing:
 
         Errors: `tf.errors.InvalidArgumentError` for bytes that are not a whole picture of an accepted kind.
         """
-        # There is no Python control flow over tensors in it: converting it would only make tracing slower.
-        picture = tf.autograph.experimental.do_not_convert(decode_picture)(raw, self._spare)
-        return self._resize(picture)
+        return _traced_decode(replace(self, augmentation=None))(raw)
 
     def decode_batch(self, raw: tf.Tensor) -> tf.Tensor:
         """Strings (N,) as samples: uint8 (N, H, W, 3)."""
@@ -70,6 +69,9 @@ class ImagePreprocessing:
         """Strings (N,) as model inputs: float32 (N, H, W, 3)."""
         return self.encode(self.decode_batch(raw))
 
+    def _decode(self, raw: tf.Tensor) -> tf.Tensor:
+        return self._resize(decode_picture(raw, self._spare))
+
     def _resize(self, picture: tf.Tensor) -> tf.Tensor:
         return resize_to_square(picture, self.image_size, self._resizing)
 
@@ -86,6 +88,17 @@ class ImagePreprocessing:
     def _for_each(self, make_sample: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor) -> tf.Tensor:
         shape = (self.image_size, self.image_size, 3)
         return tf.map_fn(make_sample, batch, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+
+
+@functools.lru_cache(maxsize=4)
+def _traced_decode(preprocessing: ImagePreprocessing) -> Callable[[tf.Tensor], tf.Tensor]:
+    """One trace, which takes a second, for all graphs that decode: reading, each stage, the export."""
+    spec = tf.TensorSpec((), tf.string)
+    # There is no Python control flow over tensors in it: converting it would only make tracing slower.
+    traced: Callable[[tf.Tensor], tf.Tensor] = tf.function(
+        preprocessing._decode, input_signature=[spec], autograph=False
+    )
+    return traced
 
 
 def make_preprocessing(image_input: ImageInput, spec: PreprocessingConfig) -> ImagePreprocessing:
