@@ -249,3 +249,7 @@ def test_what_several_processes_read_is_the_whole(preprocessing, total, count, t
         assert min(of_batch) >= max(max(of_batch) - 1, 1)
     dataset = make(Share(0, count, total))
     assert dataset.cardinality() == count * len(whole)
+
+
+def test_nothing_tunes_a_pipeline_that_is_waited_for_when_it_is_deleted(plain):
+    assert train(make_examples(), plain).options().autotune.enabled is False

@@ -226,6 +226,9 @@ def pipeline_options() -> tf.data.Options:
     """The options of every pipeline."""
     options = tf.data.Options()
     options.deterministic = True
+    # Without it, a map takes all cores from its first batch on. With it, an iterator that is deleted waits
+    # for the thread that tunes, which sleeps for up to a minute where it misses the call (TensorFlow 2.21).
+    options.autotune.enabled = False
     # They do nothing for these pipelines, and copy whatever is gathered from (TensorFlow 2.21).
     options.experimental_optimization.apply_default_optimizations = False
     # Each replica takes its part of every batch; there are no shards of files to hand out.
